@@ -1,0 +1,315 @@
+"""The face of the actor tree: what routes, the CLI's one-process mode and embedding programs call.
+
+Requests and answers are values; the three clients are Protocols implemented beside their actors
+(`olm.actors.store`, `olm.actors.scheduler`, `olm.actors.jobs`), so that a dialect can be tested with a small fake.
+No HTTP, no JSON here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from olm.chat.types import ChatMessage, Think, TurnEvent
+
+__all__ = [
+    "BlobWriter",
+    "ChatRequest",
+    "CreateRequest",
+    "EmbedRequest",
+    "EmbedResult",
+    "GenerateRequest",
+    "JobsClient",
+    "LoadedModel",
+    "ModelDetails",
+    "ModelSummary",
+    "ModelsClient",
+    "Olm",
+    "Progress",
+    "ShowResult",
+    "StoreClient",
+    "StoredModel",
+    "Turn",
+]
+
+
+@attrs.frozen
+class ModelDetails:
+    """What Ollama calls `details`: `format` gguf, `family` llama, `parameter_size` 2.4M, `quantization_level` Q8_0."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: tuple[str, ...] = ()
+    parameter_size: str = ""
+    quantization_level: str = ""
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+@attrs.frozen
+class ModelSummary:
+    """A row of `list`. `name` is the shortest form with its tag; `digest` 64 hex digits; `size_bytes` all layers."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    modified_ns: int
+    details: ModelDetails
+    capabilities: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class StoredModel:
+    """A model resolved from the store: everything a runner and a prompt need, weights as paths of verified blobs.
+
+    Attributes:
+        name: shortest form with tag; full_name: host/namespace/model:tag.
+        parameters: the Modelfile's, as stored (JSON values).
+        template: the Go template layer, empty when there is none.
+        has_chat_template: the GGUF carries a Jinja template.
+        architecture, n_ctx_train, n_layers, …: from the GGUF header, 0 or empty when absent.
+        kv_bytes_per_token: f16 KV cache for one token of one sequence, bytes.
+    """
+
+    name: str
+    full_name: str
+    digest: str
+    size_bytes: int
+    modified_ns: int
+    details: ModelDetails
+    capabilities: tuple[str, ...]
+    weights: Path
+    weights_digest: str
+    projectors: tuple[Path, ...] = ()
+    adapters: tuple[Path, ...] = ()
+    template: str = ""
+    has_chat_template: bool = False
+    system: str = ""
+    messages: tuple[ChatMessage, ...] = ()
+    parameters: Mapping[str, object] = attrs.field(factory=dict)
+    licenses: tuple[str, ...] = ()
+    renderer: str = ""
+    parser: str = ""
+    architecture: str = ""
+    n_ctx_train: int = 0
+    kv_bytes_per_token: int = 0
+
+
+@attrs.frozen
+class ShowResult:
+    """Everything `/api/show` tells besides the model itself.
+
+    Attributes:
+        modelfile: a Modelfile that makes this model again.
+        parameters: one `key value` a line, as Ollama lays them out.
+        template: the Go template, or the GGUF's Jinja one when the model has no template layer.
+        model_info: the GGUF's keys and values, arrays None unless `verbose`.
+        tensors: (name, type, shape) in file order.
+    """
+
+    model: StoredModel
+    modelfile: str
+    parameters: str
+    template: str
+    model_info: Mapping[str, object]
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]]
+    projector_info: Mapping[str, object] | None = None
+    requires: str = ""
+
+
+class BlobWriter(Protocol):
+    """An upload on its way into the store."""
+
+    async def write(self, data: bytes) -> None:
+        """Append bytes; hashing and writing happen off the event loop. Raises StoreError, DiskFull."""
+
+    async def commit(self) -> bool:
+        """Verify and publish durably. True when the blob is new. Raises DigestMismatch, StoreError."""
+
+
+class StoreClient(Protocol):
+    """Names, manifests and blobs. Every method raises InvalidName and StoreError where they apply."""
+
+    async def list(self) -> Sequence[ModelSummary]:
+        """All models, newest first."""
+
+    async def get(self, name: str) -> StoredModel:
+        """Look a model up, ignoring case. Raises ModelNotFound (`model 'x' not found`), CorruptStore, GgufError."""
+
+    async def show(self, name: str, *, verbose: bool = False) -> ShowResult:
+        """Describe a model. Raises ModelNotFound."""
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name. Raises ModelNotFound."""
+
+    async def delete(self, name: str) -> None:
+        """Remove a name, then every blob that no manifest needs any more. Raises ModelNotFound."""
+
+    async def has_blob(self, digest: str) -> bool:
+        """Say whether a blob (`sha256:<hex>`) is in the store."""
+
+    def open_blob_writer(self, digest: str) -> AbstractAsyncContextManager[BlobWriter]:
+        """Open an upload; leaving without `commit` removes what was written."""
+
+
+@attrs.frozen
+class Progress:
+    """One line of progress of a job; `total` and `completed` are bytes where a digest is named."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class CreateRequest:
+    """What `create` makes a model from (spec/ollama §1.16). Names in `files` are relative paths, values digests."""
+
+    model: str
+    from_: str = ""
+    files: Mapping[str, str] = attrs.field(factory=dict)
+    adapters: Mapping[str, str] = attrs.field(factory=dict)
+    template: str | None = None
+    system: str | None = None
+    licenses: Sequence[str] = ()
+    parameters: Mapping[str, object] = attrs.field(factory=dict)
+    messages: Sequence[ChatMessage] | None = None
+    quantize: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+
+
+class JobsClient(Protocol):
+    """Work that outlasts a moment and reports progress."""
+
+    def create(
+        self, request: CreateRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Make a model. Bad requests raise on entering or as the iteration's error; leaving early cancels the job."""
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest:
+    """A chat turn. `options` are the request's own, unchecked; `keep_alive_s` None keeps the runner's."""
+
+    model: str
+    messages: Sequence[ChatMessage]
+    tools_json: str = ""
+    format_json: str = ""
+    think: Think | None = None
+    options: Mapping[str, object] = attrs.field(factory=dict)
+    keep_alive_s: float | None = None
+    truncate: bool = True
+    shift: bool = True
+    n_logprobs: int = -1
+
+
+@attrs.frozen(kw_only=True)
+class GenerateRequest:
+    """A completion turn. `system` and `template` replace the Modelfile's for this call; `raw` sends `prompt` as it is."""
+
+    model: str
+    prompt: str
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: Sequence[int] = ()
+    raw: bool = False
+    images: Sequence[bytes] = ()
+    format_json: str = ""
+    think: Think | None = None
+    options: Mapping[str, object] = attrs.field(factory=dict)
+    keep_alive_s: float | None = None
+    truncate: bool = True
+    shift: bool = True
+    n_logprobs: int = -1
+
+
+@attrs.frozen(kw_only=True)
+class EmbedRequest:
+    """Texts to embed; `dimensions` cuts and normalises again; `normalize` off gives the raw pooled vectors."""
+
+    model: str
+    inputs: Sequence[str]
+    truncate: bool = True
+    dimensions: int = 0
+    normalize: bool = True
+    options: Mapping[str, object] = attrs.field(factory=dict)
+    keep_alive_s: float | None = None
+
+
+@attrs.frozen
+class EmbedResult:
+    """`vectors` [n_inputs][n_embd] floats; `n_tokens` the sum over the inputs; durations in nanoseconds."""
+
+    vectors: Sequence[Sequence[float]]
+    n_tokens: int
+    load_ns: int
+
+
+class Turn(Protocol):
+    """A running turn: iterate its events; `drain` takes what already waits, so that it can share one write."""
+
+    load_ns: int
+    """How long the request waited for the model to be loaded, nanoseconds."""
+
+    def __aiter__(self) -> AsyncIterator[TurnEvent]: ...
+
+    async def __anext__(self) -> TurnEvent:
+        """The next event. Raises RunnerCrashed, TemplateError, ContextTooLong; ends after `Done`."""
+
+    def drain(self) -> Sequence[TurnEvent]:
+        """Take the events that are already here, without waiting; may be empty."""
+
+
+@attrs.frozen
+class LoadedModel:
+    """A row of `ps`. `expires_s` is seconds from now, infinite for ever, negative or 0 while it stops."""
+
+    name: str
+    digest: str
+    details: ModelDetails
+    size_bytes: int
+    vram_bytes: int
+    n_ctx: int
+    expires_s: float
+
+
+class ModelsClient(Protocol):
+    """Loaded models. All raise ModelNotFound, NotSupported, InvalidOption, Busy, ShuttingDown, LoadFailed."""
+
+    def chat(self, request: ChatRequest) -> AbstractAsyncContextManager[Turn]:
+        """Start a chat turn; entering waits for the model and for a slot. Leaving frees the slot."""
+
+    def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[Turn]:
+        """Start a completion turn, as `chat` does."""
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """Embed texts."""
+
+    async def load(
+        self, model: str, *, options: Mapping[str, object], keep_alive_s: float | None
+    ) -> int:
+        """Load a model without a prompt; returns the nanoseconds it took."""
+
+    async def unload(self, model: str) -> None:
+        """Let a model go as soon as it is idle; nothing happens when it is not loaded."""
+
+    async def ps(self) -> Sequence[LoadedModel]:
+        """The loaded models, the longest-lived first."""
+
+
+@attrs.frozen
+class Olm:
+    """The clients of one running tree. Made by `olm.embed.open_olm` and by the daemon."""
+
+    store: StoreClient
+    models: ModelsClient
+    jobs: JobsClient
