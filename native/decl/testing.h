@@ -1,0 +1,14 @@
+/* What the tests need and nobody else: references to compare the engine with, and pure parts of it alone. */
+
+/* Greedy decoding by llama.cpp in the plainest loop: one sequence, one token a step. Stops after an end token.
+ * `*out` is owned by the caller. n_chunk > 0 splits the prompt. */
+int olm_test_greedy(olm_model *model, const int32_t *tokens, size_t n_tokens, int n_predict, int n_chunk, int n_threads,
+                    int32_t **out, size_t *n_out);
+
+/* Run chunks of bytes through the text stage. JSON: {"stop": ["…"], "chunks": ["hex…"]};
+ * out: {"pieces": ["…"], "stopped": bool}. */
+int olm_test_text(const char *json, char **out);
+
+/* Sample n times from a row of logits as a request with this JSON would, the taken tokens fed back.
+ * Out: JSON array of tokens. */
+int olm_test_sample(olm_model *model, const char *json, const float *logits, size_t n_logits, int n, char **out);
