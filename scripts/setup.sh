@@ -1,0 +1,59 @@
+#!/bin/sh
+# Set up a checkout: virtual environment, Python packages, native build. Quick when nothing changed.
+# Used by `make run`, `make test` and CI, so that all of them start from the same state.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'Error: %s\n' "$*" >&2; exit 1; }
+
+# Install Debian packages when something is missing and we may; otherwise say what to do.
+need_packages() {
+    command -v apt-get >/dev/null 2>&1 || die "missing: $*. Please install them with your package manager."
+    sudo=""
+    if [ "$(id -u)" != 0 ]; then
+        { command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; } ||
+            die "missing system packages; please run: sudo apt-get install $*"
+        sudo="sudo -n"
+    fi
+    say "installing system packages: $*"
+    $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+command -v "$PYTHON" >/dev/null 2>&1 || die "$PYTHON not found; olm needs Python 3.11 or newer (set PYTHON=...)"
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "olm needs Python 3.11 or newer, this is $("$PYTHON" -V)"
+command -v g++ >/dev/null 2>&1 || need_packages g++
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+"$PYTHON" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || need_packages python3-dev
+
+if [ ! -x "$VENV/bin/python" ]; then
+    say "creating $VENV"
+    "$PYTHON" -m venv "$VENV"
+fi
+
+# The stamp names what the environment was made from; a changed pyproject.toml or interpreter makes it again.
+stamp="$VENV/.olm-stamp"
+want=$("$VENV/bin/python" - <<'PY'
+import hashlib, sys
+print(hashlib.sha256(open("pyproject.toml", "rb").read() + sys.version.encode()).hexdigest())
+PY
+)
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then
+    say "installing Python packages (a minute the first time)"
+    "$VENV/bin/python" - >"$VENV/requirements.txt" <<'PY'
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    data = tomllib.load(file)
+needs = data["build-system"]["requires"] + data["project"]["dependencies"] + data["project"]["optional-dependencies"]["dev"]
+print("\n".join(needs))
+PY
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r "$VENV/requirements.txt"
+    # Editable and without the build hook: the engine is built next, where its progress can be seen.
+    OLM_SKIP_NATIVE=1 "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+    printf '%s' "$want" >"$stamp"
+fi
+
+say "building the engine (cached; minutes only the first time)"
+PATH="$(cd "$VENV/bin" && pwd):$PATH" "$VENV/bin/python" build_native.py
