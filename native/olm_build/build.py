@@ -8,7 +8,7 @@ Two stored results with a key each, so that a change in our sources never rebuil
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import shutil
@@ -416,7 +416,7 @@ def install(build: Build, libs: Path, ours: Path, plugins: Mapping[str, Path]) -
             if path.name != extension.extension_name():
                 shutil.copy2(path, fresh / path.name)
         shutil.copytree(libs / "licenses", fresh / "licenses")
-        built_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        built_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         (fresh / "build.json").write_text(
             json.dumps({**info, "built_at": built_at}, indent=1) + "\n"
         )

@@ -138,7 +138,7 @@ def download_sdist(
             return _the_sdist(into, sha256)
         said = (result.stdout + result.stderr).strip()[-3000:]
         break
-    fail(
+    raise BuildError(
         f"cannot download {package}=={version}; set OLM_LLAMA_CPP to a local tree to do without.\n{said}"
     )
 

@@ -107,10 +107,8 @@ def choose_native(arch: str, flags: Iterable[str]) -> tuple[str, ...]:
     An architecture without a table gets (), which means upstream's single generic build.
     """
     have = frozenset(flags)
-    best: dict[str, str] = {}
-    for cls, name, needs in ALL.get(arch, ()):
-        if have.issuperset(needs):
-            best[cls] = name
+    # A later name of the same class replaces an earlier one.
+    best = {cls: name for cls, name, needs in ALL.get(arch, ()) if have.issuperset(needs)}
     names = list(best.values())
     return tuple(dict.fromkeys(names[:1] + names[1:][-_TOP_CLASSES:]))
 
