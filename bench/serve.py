@@ -59,8 +59,8 @@ class Case:
 
 
 CASES: Final = (
-    Case("s15m", 1, 512),
-    Case("s15m", 8, 256),
+    Case("s15m", 1, 800),
+    Case("s15m", 8, 400),
     Case("q05b", 1, 96),
     Case("q05b", 8, 48),
 )
