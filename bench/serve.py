@@ -237,6 +237,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--publish", action="store_true", help="write to docs/performance.md")
     args = parser.parse_args()
+    if args.publish and (args.shape or args.streams or args.quick):
+        parser.error("--publish replaces the whole table, so it wants all rows and all pairs")
     cases = [
         case
         for case in CASES

@@ -124,11 +124,11 @@ def peer_directory() -> Path:
 
 
 def olm_command() -> list[str]:
-    """The `olm` command that belongs to this Python, else the same entry point without the script."""
+    """The `olm` command that belongs to this Python, else the same program without the script."""
     script = Path(sys.executable).with_name("olm")
     if script.exists():
         return [str(script)]
-    return [sys.executable, "-c", "from olm.cli.main import main; main()"]
+    return [sys.executable, "-m", "olm"]
 
 
 def _free_port() -> int:
