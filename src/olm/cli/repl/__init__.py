@@ -1,0 +1,1 @@
+"""The interactive session of `olm run`: pure parts (commands, composing, history, session) and the loop around them."""
