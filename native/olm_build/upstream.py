@@ -97,6 +97,14 @@ def pip_commands(env: Mapping[str, str]) -> Iterator[tuple[Sequence[str], Mappin
         yield [found, "run", "--no-project", "--with", "pip", "python", "-m", "pip"], clean
 
 
+def _ran(command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
+    except OSError as exc:
+        return 127, str(exc)
+    return done.returncode, done.stdout + done.stderr
+
+
 def download_sdist(
     package: str, version: str, sha256: str | None, into: Path, env: Mapping[str, str]
 ) -> Path:
@@ -122,21 +130,14 @@ def download_sdist(
     ]
     said = "no pip was found: install pip, or set OLM_LLAMA_CPP to a llama.cpp tree"
     for pip, pip_env in pip_commands(env):
-        probe = subprocess.run(
-            [*pip, "--version"], env=dict(pip_env), capture_output=True, text=True, check=False
-        )
-        if probe.returncode:
+        if _ran([*pip, "--version"], pip_env)[0]:
             continue
-        result = subprocess.run(
-            [*pip, "download", *options, "-d", str(into), "-r", str(wanted)],
-            env=dict(pip_env),
-            capture_output=True,
-            text=True,
-            check=False,
+        status, said = _ran(
+            [*pip, "download", *options, "-d", str(into), "-r", str(wanted)], pip_env
         )
-        if result.returncode == 0:
+        if status == 0:
             return _the_sdist(into, sha256)
-        said = (result.stdout + result.stderr).strip()[-3000:]
+        said = said.strip()[-3000:]
         break
     raise BuildError(
         f"cannot download {package}=={version}; set OLM_LLAMA_CPP to a local tree to do without.\n{said}"

@@ -64,6 +64,7 @@ ALL: Mapping[str, Sequence[tuple[str, str, tuple[str, ...]]]] = {
     # macOS names no flags; every one of its variants is small, and the score at run time chooses.
     "arm64": (("base", "apple_m1", ()), ("m2", "apple_m2_m3", ()), ("m4", "apple_m4", ())),
 }
+_OLD_CLASSES = ("sse", "avx")  # of use only to a CPU that has nothing newer
 _TOP_CLASSES = 3  # and the baseline: a fallback each for the case that the probe rejects the best
 
 _ARCH_GET_XCOMP_SUPP = 0x1021  # Linux, arch/x86/include/uapi/asm/prctl.h
@@ -109,8 +110,11 @@ def choose_native(arch: str, flags: Iterable[str]) -> tuple[str, ...]:
     have = frozenset(flags)
     # A later name of the same class replaces an earlier one.
     best = {cls: name for cls, name, needs in ALL.get(arch, ()) if have.issuperset(needs)}
-    names = list(best.values())
-    return tuple(dict.fromkeys(names[:1] + names[1:][-_TOP_CLASSES:]))
+    names = [name for cls, name in best.items() if cls not in _OLD_CLASSES]
+    old = [name for cls, name in best.items() if cls in _OLD_CLASSES]
+    if len(names) == 1:
+        names += old[-1:]
+    return tuple(names[:1] + names[1:][-_TOP_CLASSES:])
 
 
 def variants_for(arch: str, flags: Iterable[str], *, all_variants: bool) -> tuple[str, ...]:
