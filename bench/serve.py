@@ -4,6 +4,7 @@
     python bench/serve.py             # the standard table, under five minutes
     python bench/serve.py --quick     # fewer pairs, about a minute
     python bench/serve.py --publish   # also put the table into docs/performance.md
+    python bench/serve.py --null      # llama-server against itself: the noise of the method
 
 Both servers run the same random-weight model on the same number of threads, with CPU kernels from the same tree. They are
 started one after the other, A-B-A-B, and each pair of neighbours gives one ratio; the table has the median of the ratios and their
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -144,8 +146,8 @@ def run_case(case: Case, ours: Opener, theirs: Opener, n_pairs: int) -> Outcome:
                 break
         pairs.append(pair)
         print(
-            f"{case.shape} x{case.n_streams}: olm {pair.ours.tokens_per_s:.0f}, "
-            f"llama-server {pair.theirs.tokens_per_s:.0f} tok/s, others {pair.foreign_frac:.0%}",
+            f"{case.shape} x{case.n_streams}: first {pair.ours.tokens_per_s:.0f}, "
+            f"second {pair.theirs.tokens_per_s:.0f} tok/s, others {pair.foreign_frac:.0%}",
             file=sys.stderr,
         )
     return Outcome(case, tuple(pairs))
@@ -176,11 +178,11 @@ def _row(outcome: Outcome) -> list[str]:
     ]
 
 
-def report_text(outcomes: Sequence[Outcome], n_threads: int) -> str:
+def report_text(outcomes: Sequence[Outcome], n_threads: int, first: str = "olm") -> str:
     """Return the markdown that the documentation carries: the machine, then the table."""
     head = [
         "model, streams",
-        "throughput olm : llama-server",
+        f"throughput {first} : llama-server",
         "tok/s",
         "TTFT p50, ms",
         "gap p95, ms",
@@ -190,7 +192,8 @@ def report_text(outcomes: Sequence[Outcome], n_threads: int) -> str:
     table = markdown_table(head, [_row(outcome) for outcome in outcomes])
     return (
         f"Machine: {describe_machine()}; {n_threads} threads.\n\n{table}\n\n"
-        "The ratio is the median of the pairs' (lowest–highest); the other columns are medians, olm / llama-server."
+        "The ratio is the median of the pairs' (lowest–highest); the other columns are medians, "
+        f"{first} / llama-server."
     )
 
 
@@ -205,23 +208,18 @@ def _store_with(shapes: Sequence[str]) -> Iterator[Path]:
         yield store
 
 
-def _run(cases: Sequence[Case], n_pairs: int, n_threads: int) -> list[Outcome]:
+def _run(cases: Sequence[Case], n_pairs: int, n_threads: int, *, is_null: bool) -> list[Outcome]:
     peer = peer_directory()
-    shapes = sorted({case.shape for case in cases})
+    shapes = [] if is_null else sorted({case.shape for case in cases})
     outcomes: list[Outcome] = []
-    with _store_with(shapes) as store:
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(_store_with(shapes)) if shapes else None
         for case in cases:
             plan = ServerPlan(n_parallel=case.n_streams, n_threads=n_threads)
             model = model_file(case.shape)
 
-            def ours(plan: ServerPlan = plan) -> contextlib.AbstractContextManager[Server]:
-                return open_olm(store, plan)
-
-            def theirs(
-                plan: ServerPlan = plan, model: Path = model
-            ) -> contextlib.AbstractContextManager[Server]:
-                return open_llama_server(peer, model, plan)
-
+            theirs = functools.partial(open_llama_server, peer, model, plan)
+            ours = functools.partial(open_olm, store, plan) if store else theirs
             outcomes.append(run_case(case, ours, theirs, n_pairs))
     return outcomes
 
@@ -234,23 +232,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--shape", choices=sorted({case.shape for case in CASES}))
     parser.add_argument("--streams", type=int, choices=sorted({c.n_streams for c in CASES}))
+    parser.add_argument("--null", action="store_true", help="compare llama-server with itself")
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--publish", action="store_true", help="write to docs/performance.md")
     args = parser.parse_args()
-    if args.publish and (args.shape or args.streams or args.quick):
-        parser.error("--publish replaces the whole table, so it wants all rows and all pairs")
+    if args.publish and (args.shape or args.streams or args.quick or args.null):
+        parser.error("--publish replaces the whole table, so it wants all rows, all pairs, and olm")
     cases = [
         case
         for case in CASES
         if args.shape in (None, case.shape) and args.streams in (None, case.n_streams)
     ]
     try:
-        outcomes = _run(cases, args.pairs or (2 if args.quick else 5), args.threads)
+        n_pairs = args.pairs or (2 if args.quick else 5)
+        outcomes = _run(cases, n_pairs, args.threads, is_null=args.null)
     except (BenchError, LoadError, OSError) as exc:
         sys.exit(f"serve: {exc}")
     if args.json:
         args.json.write_text(json.dumps([attrs.asdict(o) for o in outcomes], indent=1) + "\n")
-    text = report_text(outcomes, args.threads)
+    text = report_text(outcomes, args.threads, "llama-server" if args.null else "olm")
     print(text)
     if args.publish:
         publish("serve", text)
