@@ -12,3 +12,10 @@ int olm_test_text(const char *json, char **out);
 /* Sample n times from a row of logits as a request with this JSON would, the taken tokens fed back.
  * Out: JSON array of tokens. */
 int olm_test_sample(olm_model *model, const char *json, const float *logits, size_t n_logits, int n, char **out);
+
+/* The next `times` decodes of the engine are not run and end with this result (1 no room, -1 invalid, -2 broken). */
+int olm_test_fail_decode(olm_engine *engine, int result, int times);
+
+/* The batch that a step would take. JSON: {"items": [{"n_left": 5, "stream": false}], "n_batch": 512, "n_chunk": 128};
+ * out: JSON array of tokens for each item. */
+int olm_test_plan(const char *json, char **out);
