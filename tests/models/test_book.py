@@ -8,8 +8,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from kit.models import MIB, FakeMemory, stored_model
 
+from kit.models import MIB, FakeMemory, stored_model
 from olm.actors.book import Action, Book, Demand, Grant, Refuse, StartRunner, StopRunner
 from olm.actors.placement import Policy
 from olm.chat.options import LoadOptions
@@ -346,7 +346,7 @@ class BookMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.loading)
     @rule(data=st.data(), ok=st.booleans(), used=st.floats(0, 1))
-    def end_load(self, data: st.DataObject, ok: bool, used: float) -> None:  # noqa: FBT001
+    def end_load(self, data: st.DataObject, ok: bool, used: float) -> None:
         runner_id = data.draw(st.sampled_from(sorted(self.loading)))
         self.loading.remove(runner_id)
         start = self.starts[runner_id]

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.models import MIB, stored_model
 
+from kit.models import MIB, stored_model
 from olm.actors.memory import cgroup_free_bytes, parse_kib
 from olm.actors.placement import (
     Candidate,

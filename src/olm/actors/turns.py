@@ -6,20 +6,29 @@ not do yet is refused here too, so that nothing is ignored in silence. Which mod
 
 from __future__ import annotations
 
+import math
+import sys
+from array import array
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 import msgspec
 
-from olm.actors.client import ChatRequest, EmbedRequest, GenerateRequest, StoredModel
+from olm.actors.client import (
+    ChatRequest,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    StoredModel,
+)
 from olm.chat.options import LoadOptions, load_options, merge_options, sampling
 from olm.chat.prompt import chat_messages, completion_messages, plain_text
 from olm.chat.types import ChatMessage, ChatPrompt, Prompt, Sampling, TextPrompt, Think
 from olm.errors import InvalidRequest, NotSupported, NotYetSupported
 from olm.native import wire
 
-__all__ = ["TurnPlan", "plan_chat", "plan_embed", "plan_generate", "turn_message"]
+__all__ = ["TurnPlan", "embed_result", "plan_chat", "plan_embed", "plan_generate", "turn_message"]
 
 _PREDICT_CONTEXTS: Final = 10
 """num_predict is bounded by this many contexts, also when it is unlimited (Ollama, spec §1.7)."""
@@ -126,6 +135,29 @@ def turn_message(plan: TurnPlan, *, n_ctx: int, rendered: str | None = None) -> 
         shift=plan.shift,
         want_context=plan.want_context,
     )
+
+
+def embed_result(embedded: wire.Embedded, *, dimensions: int, load_ns: int) -> EmbedResult:
+    """Unpack the worker's rows; `dimensions` cuts each and scales it to length 1 again (spec §1.11).
+
+    Raises:
+        InvalidRequest: a value that is no number (Ollama's words).
+    """
+    floats = array("f", embedded.vectors)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    n_embd = embedded.n_embd
+    rows = [floats[start : start + n_embd] for start in range(0, len(floats), n_embd)]
+    if not all(map(math.isfinite, floats)):
+        raise InvalidRequest("embedding contains NaN or Inf values")
+    if 0 < dimensions < n_embd:
+        rows = [_unit(row[:dimensions]) for row in rows]
+    return EmbedResult([row.tolist() for row in rows], sum(embedded.n_tokens), load_ns)
+
+
+def _unit(row: array[float]) -> array[float]:
+    norm = math.sqrt(math.fsum(value * value for value in row))
+    return array("f", (value / norm for value in row)) if norm > 0 else row
 
 
 def _completion_prompt(request: GenerateRequest, model: StoredModel) -> Prompt:

@@ -1,0 +1,248 @@
+"""The scheduler: grants slots of loaded models to requests, and has models loaded and unloaded for that.
+
+A permanent actor around the pure `book`. A request opens a stream to it, receives one lease, and holds the slot until
+it closes the stream, in whatever way that happens. What a lease is used for is `olm.actors.models`' business; how a
+model is loaded is the runner's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import assert_never
+
+import attrs
+import trio
+
+from olm.actors.book import Book, Demand, Grant, Refuse, StartRunner, StopRunner
+from olm.actors.client import LoadedModel
+from olm.actors.memory import Memory, SystemMemory
+from olm.actors.placement import Policy
+from olm.actors.runner import CRASH_TEXT, LoadModel, Ready
+from olm.actors.runtime import (
+    Actor,
+    Address,
+    ChildSpec,
+    Message,
+    Reply,
+    StreamClosed,
+    StreamMessage,
+    StreamSink,
+    Supervisor,
+    handles,
+    streams,
+)
+from olm.errors import ActorError, ActorStopped, LoadFailed, OlmError, RunnerCrashed
+from olm.log import get_logger
+from olm.native.wire import Loaded
+
+__all__ = ["Acquire", "Drain", "Expire", "Lease", "ListLoaded", "Scheduler", "SchedulerConfig"]
+
+_log = get_logger("scheduler")
+
+
+@attrs.frozen
+class Lease:
+    """A slot of a loaded model: the worker to send the turn to, and what is known about the model."""
+
+    worker: Address
+    info: Loaded
+
+
+class Acquire(StreamMessage[Lease], frozen=True):
+    """Wait for a slot; the one item is the lease, closing the stream gives the slot back.
+
+    Raises (as the stream's error): Busy, ShuttingDown, LoadFailed, RunnerCrashed.
+    """
+
+    demand: Demand
+
+
+class ListLoaded(Message[tuple[LoadedModel, ...]], frozen=True):
+    """The rows of `ps`."""
+
+
+class Expire(Message[None], frozen=True):
+    """Let the model with these weights go as soon as it is idle."""
+
+    key: Path
+
+
+class Drain(Message[None], frozen=True):
+    """Refuse the waiting and the new from now on; answered when the last running turn has ended."""
+
+
+@attrs.frozen
+class SchedulerConfig:
+    """What a scheduler is made with.
+
+    Attributes:
+        runners: looks up the supervisor that runners live under; it starts after the scheduler.
+        runner_spec: makes the child that loads a model.
+    """
+
+    policy: Policy
+    runners: Callable[[], Supervisor]
+    runner_spec: Callable[[StartRunner], ChildSpec]
+    keep_alive_s: float = 300.0
+    max_queue: int = 512
+    memory: Memory = attrs.field(factory=SystemMemory)
+
+
+@attrs.define
+class _Waiter:
+    """A request's end: where its lease goes, or its error."""
+
+    sink: StreamSink[Lease]
+    refused: trio.Event = attrs.field(factory=trio.Event)
+    error: OlmError | None = None
+
+
+@attrs.define
+class _Run:
+    """A runner's task: `scope` is cancelled to stop it; `ready` is set once it is loaded."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    ready: Ready | None = None
+
+
+class Scheduler(Actor):
+    """Keeps the book and carries out what it decides."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self._book = Book(
+            config.policy,
+            keep_alive_s=config.keep_alive_s,
+            max_queue=config.max_queue,
+            memory=config.memory,
+        )
+        self._waiters: dict[int, _Waiter] = {}
+        self._runs: dict[int, _Run] = {}
+        self._timer = trio.CancelScope()
+        self._drains: list[Reply[None]] = []
+
+    async def start(self) -> None:
+        """Begin to watch the keep-alive deadlines."""
+        self.nursery.start_soon(self._watch_deadlines)
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    @streams(Acquire)
+    async def acquire(self, msg: Acquire, out: StreamSink[Lease]) -> None:
+        """Hold a place in the queue, then a slot, until the consumer leaves; that cancels this task."""
+        ticket_id = self._book.request(msg.demand)
+        waiter = self._waiters[ticket_id] = _Waiter(out)
+        try:
+            self._pump()
+            await waiter.refused.wait()
+        finally:
+            del self._waiters[ticket_id]
+            self._book.leave(ticket_id, trio.current_time())
+            self._pump()
+        assert waiter.error is not None, "only a refusal sets the event"
+        raise waiter.error
+
+    @handles(ListLoaded)
+    def list_loaded(self, _: ListLoaded) -> tuple[LoadedModel, ...]:
+        """See `ListLoaded`."""
+        return tuple(self._book.rows(trio.current_time()))
+
+    @handles(Expire)
+    def expire(self, msg: Expire) -> None:
+        """See `Expire`."""
+        self._book.expire(msg.key)
+        self._pump()
+
+    @handles(Drain)
+    def drain(self, _: Drain, reply: Reply[None]) -> None:
+        """See `Drain`."""
+        self._drains.append(reply)
+        self._refuse(self._book.drain())
+        self._pump()
+
+    # -- acting on decisions -------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Carry out what the book decides; call after every event. Never waits."""
+        for action in self._book.decide(trio.current_time()):
+            match action:
+                case Grant(ticket_id, runner_id):
+                    self._grant(ticket_id, runner_id)
+                case Refuse():
+                    self._refuse([action])
+                case StartRunner():
+                    run = self._runs[action.runner_id] = _Run()
+                    self.nursery.start_soon(self._run_runner, action, run)
+                case StopRunner(runner_id, reason):
+                    self._runs[runner_id].scope.cancel(reason)
+                    _log.info("stopping runner=%d: %s", runner_id, reason)
+                case _:
+                    assert_never(action)
+        self._timer.deadline = self._book.next_deadline_s()
+        if self._drains and not self._book.n_active:
+            for reply in self._drains:
+                reply.send(None)
+            self._drains.clear()
+
+    def _grant(self, ticket_id: int, runner_id: int) -> None:
+        ready = self._runs[runner_id].ready
+        assert ready is not None, "the book grants slots of loaded runners only"
+        # The consumer may have left just now; its task gives the slot back when it runs.
+        with contextlib.suppress(StreamClosed):
+            self._waiters[ticket_id].sink.send_nowait(Lease(ready.worker, ready.info))
+
+    def _refuse(self, refusals: Iterable[Refuse]) -> None:
+        for refuse in refusals:
+            waiter = self._waiters[refuse.ticket_id]
+            # Each caller gets an object of its own: raised in two tasks, one would mix their tracebacks.
+            waiter.error = type(refuse.error)(refuse.error.message, **refuse.error.details)
+            waiter.refused.set()
+
+    async def _run_runner(self, start: StartRunner, run: _Run) -> None:
+        """Have a runner from its start to its end; `run.scope` is cancelled to end it."""
+        runners = self._config.runners()
+        spec = self._config.runner_spec(start)
+        with run.scope:
+            try:
+                runner = await runners.start_child(spec)
+                ready = await runner.ask(LoadModel())
+            except (
+                Exception
+            ) as exc:  # whatever it is, those who wait get an answer and the other models live on
+                error = _load_error(exc)
+                _log.error("load failed model=%s: %s", start.model.name, error, exc_info=_bug(exc))
+                self._refuse(self._book.failed(start.runner_id, error))
+            else:
+                run.ready = ready
+                self._book.loaded(start.runner_id, ready.info, ready.pid, trio.current_time())
+                self._pump()
+                await runner.stopped()
+        await runners.stop_child(spec.name, "unloaded")
+        del self._runs[start.runner_id]
+        self._book.gone(start.runner_id)
+        self._pump()
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            with trio.CancelScope() as self._timer:
+                self._timer.deadline = self._book.next_deadline_s()
+                await trio.sleep_forever()
+            self._pump()
+
+
+def _load_error(exc: Exception) -> OlmError:
+    """Tell those who wait why their model did not load."""
+    match exc:
+        case ActorStopped():
+            error: OlmError = RunnerCrashed(CRASH_TEXT)
+        case OlmError() if not isinstance(exc, ActorError):
+            error = exc
+        case _:
+            error = LoadFailed(f"cannot start the model runner: {exc}")
+    return error
+
+
+def _bug(exc: Exception) -> Exception | None:
+    return None if isinstance(exc, OlmError) and not isinstance(exc, ActorStopped) else exc
