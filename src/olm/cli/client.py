@@ -62,8 +62,6 @@ def endpoint_from_environment() -> Endpoint:
     endpoint = _plain_endpoint(values[0]) if values else Endpoint()
     if endpoint is not None:
         return endpoint
-    from urllib.parse import urlsplit
-
     from olm.config import read_settings
 
     address = read_settings(
@@ -71,10 +69,8 @@ def endpoint_from_environment() -> Endpoint:
     ).address
     if address.unix_path:
         return Endpoint(unix_path=address.unix_path)
-    parts = urlsplit(address.url)
-    return Endpoint(
-        parts.hostname or "127.0.0.1", parts.port or 11434, tls=address.scheme == "https"
-    )
+    host, _, port = address.url.partition("://")[2].rpartition(":")
+    return Endpoint(host.strip("[]"), int(port), tls=address.scheme == "https")
 
 
 def _plain_endpoint(value: str) -> Endpoint | None:
@@ -186,7 +182,7 @@ class Client:
                 import ssl
 
                 return ssl.create_default_context().wrap_socket(sock, server_hostname=where.host)
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # the latter for names that cannot be in the DNS
             raise ServerUnreachable(
                 "could not connect to an olm server, run 'olm serve' to start it"
             ) from exc

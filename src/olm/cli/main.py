@@ -15,7 +15,6 @@ __all__ = ["main"]
 
 INTERRUPTED: Final = 130
 VERSION_PATIENCE_S: Final = 0.5  # a server on this machine answers in a millisecond, or refuses
-NOTHING_READS: Final = 141  # as a shell reports a process ended by SIGPIPE
 
 
 def main() -> int:
@@ -32,7 +31,7 @@ def main() -> int:
         return INTERRUPTED
     except BrokenPipeError:
         _silence(sys.stdout)
-        return NOTHING_READS
+        return 1  # as click does where it meets this first
 
 
 def _dispatch() -> int:
