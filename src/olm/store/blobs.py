@@ -1,0 +1,155 @@
+"""Content-addressed files: `blobs/sha256-<hex>`, written once, verified while they are written, never changed.
+
+A blob appears under its name only when it is whole, on disk and has that digest. Nothing here knows what is in a blob.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from olm.errors import CorruptStore, DigestMismatch, StoreError
+from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir, read_small
+from olm.store.names import Digest
+
+__all__ = ["BlobStore", "PendingBlob"]
+
+
+class PendingBlob:
+    """A blob on its way in: write, then commit or discard. Used by one thread at a time."""
+
+    def __init__(self, folder: Path, expected: Digest | None) -> None:
+        self._folder = folder
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        self._path = folder / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
+        self._size = 0
+        with disk_errors("write to the model store"):
+            self._fd = os.open(
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append and hash. Raises DiskFull, StoreError; the blob can then only be discarded."""
+        if self._fd < 0:
+            raise StoreError("cannot write to the model store: the upload has ended")
+        self._hash.update(data)
+        view = memoryview(data)
+        with disk_errors("write to the model store"):
+            while view:
+                written = os.write(self._fd, view)
+                self._size += written
+                view = view[written:]
+
+    def commit(self) -> tuple[Digest, bool]:
+        """Publish the blob durably; returns its digest and whether the store did not have it before.
+
+        Raises:
+            DigestMismatch: the bytes are not what was announced; nothing is kept.
+            DiskFull, StoreError: the disk said no; nothing is kept.
+        """
+        if self._fd < 0:
+            raise StoreError("cannot write to the model store: the upload has ended")
+        digest = Digest(self._hash.hexdigest())
+        try:
+            if self._expected is not None and digest != self._expected:
+                raise DigestMismatch(
+                    f'digest mismatch, expected "{self._expected}", got "{digest}"'
+                )
+            final = self._folder / digest.file_name
+            if _size_of(final) == self._size:
+                return digest, False
+            with disk_errors("write to the model store"):
+                os.fsync(self._fd)
+                os.replace(self._path, final)
+                fsync_dir(self._folder)
+            return digest, True
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was committed; doing it twice does no harm."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+            with suppress(
+                OSError
+            ):  # after a commit the name is gone; a leftover is swept at the next start
+                self._path.unlink()
+
+
+@attrs.frozen
+class BlobStore:
+    """The folder `blobs` of a store. Holds no state, so threads may share it."""
+
+    folder: Path
+
+    def path(self, digest: Digest) -> Path:
+        """Where a blob is, whether or not it is there."""
+        return self.folder / digest.file_name
+
+    def size(self, digest: Digest) -> int | None:
+        """The size of a blob in bytes; None when it is not in the store."""
+        return _size_of(self.path(digest))
+
+    def create(self, expected: Digest | None = None) -> PendingBlob:
+        """Begin a blob. Raises DiskFull, StoreError."""
+        return PendingBlob(self.folder, expected)
+
+    def put(self, data: bytes) -> tuple[Digest, bool]:
+        """Store a small blob; returns its digest and whether it is new. Raises DiskFull, StoreError."""
+        digest = Digest.of(data)
+        if self.size(digest) == len(data):
+            return digest, False
+        with self.create(digest) as pending:
+            pending.write(data)
+            return pending.commit()
+
+    def read(self, digest: Digest, *, limit_bytes: int = 16 << 20) -> bytes:
+        """Read a small blob whole. Raises CorruptStore when it is missing, odd or larger than `limit_bytes`."""
+        try:
+            with disk_errors("read from the model store"):
+                return read_small(self.path(digest), limit_bytes)
+        except StoreError as exc:
+            if isinstance(exc.__cause__, FileNotFoundError):
+                raise CorruptStore(f"blob {digest} is missing from the store") from exc
+            raise
+
+    def remove(self, digest: Digest) -> None:
+        """Remove a blob; a missing one is fine. Raises StoreError."""
+        with disk_errors("remove from the model store"), suppress(FileNotFoundError):
+            self.path(digest).unlink()
+
+
+def _size_of(path: Path) -> int | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise StoreError(f"cannot read the model store: {os.strerror(exc.errno or 0)}") from exc
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
