@@ -1,175 +1,30 @@
-"""The build itself: upstream's libraries, our engine and probe, the extension, and their installation into the package.
+"""The build itself: upstream's libraries, GPU plug-ins, our engine and probe, the extension.
 
 Two stored results with a key each, so that a change in our sources never rebuilds llama.cpp:
 
-    libs-KEY   tree, superproject, compiler, flags, variants, GPU backends -> libggml*, libllama*, libmtmd
-    ours-KEY   libs-KEY, native/engine, native/probe, native/decl          -> libolm_engine, olm-probe, _olm.abi3.so
+    libs-KEY   tree, superproject, compiler, flags, variants          -> libggml*, libllama*, libmtmd
+    ours-KEY   libs-KEY, native/engine, native/probe, native/decl     -> libolm_engine, olm-probe, _olm.abi3.so
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from . import extension
-from .common import (
-    BuildError,
-    Places,
-    digest_of,
-    fail,
-    files_sha256,
-    locked,
-    replace_dir,
-    stored_entry,
-)
+from .common import Places, digest_of, fail, locked, stored_entry
+from .install import install
+from .plan import BACKENDS, Build, Options, has_engine, libs_key, ours_key, prepare
 from .progress import phase, run_logged, say
-from .toolchain import Toolchain, build_env, default_jobs, find_toolchain, python_with_cffi
-from .upstream import Pin, Tree, obtain_tree, parse_pin
-from .variants import cpu_flags, machine_arch, variants_for
+from .toolchain import python_with_cffi
 
-__all__ = [
-    "BACKENDS",
-    "Build",
-    "Options",
-    "build",
-    "installed_info",
-    "libs_key",
-    "options_from",
-    "ours_key",
-    "prepare",
-]
+__all__ = ["build", "build_libs", "configure", "libs_defines", "libs_directory", "ninja"]
 
-# GPU plug-ins: the name of the command line -> (CMake switches, target). spec: upstream docs/build.md.
-BACKENDS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "cuda": (("-DGGML_CUDA=ON",), "ggml-cuda"),
-    "hip": (("-DGGML_HIP=ON",), "ggml-hip"),
-    "vulkan": (("-DGGML_VULKAN=ON",), "ggml-vulkan"),
-    "metal": (("-DGGML_METAL=ON", "-DGGML_METAL_EMBED_LIBRARY=ON"), "ggml-metal"),
-}
-# Whatever changes what a compiler makes of the same sources.
-_FLAG_VARIABLES = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS")
 _LIBS_TARGET = "olm-libs"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for."""
-
-    all_variants: bool = False
-    backends: tuple[str, ...] = ()
-    jobs: int | None = None
-
-
-def options_from(
-    env: Mapping[str, str],
-    *,
-    all_variants: bool = False,
-    backends: Sequence[str] = (),
-    jobs: int | None = None,
-) -> Options:
-    """Join command line and environment (OLM_NATIVE_VARIANTS, OLM_NATIVE_BACKENDS, OLM_BUILD_JOBS).
-
-    Raises:
-        BuildError: a variable has a value that means nothing.
-    """
-    wanted = env.get("OLM_NATIVE_VARIANTS", "").strip().lower() or "native"
-    if wanted not in ("all", "native"):
-        raise BuildError(
-            f"OLM_NATIVE_VARIANTS is '{wanted}': use 'all' (for every machine) or 'native' (for this one)"
-        )
-    named = [name for name in env.get("OLM_NATIVE_BACKENDS", "").replace(",", " ").split() if name]
-    if jobs is None and env.get("OLM_BUILD_JOBS"):
-        if not env["OLM_BUILD_JOBS"].isdigit() or int(env["OLM_BUILD_JOBS"]) < 1:
-            raise BuildError(f"OLM_BUILD_JOBS is '{env['OLM_BUILD_JOBS']}': use a number from 1 on")
-        jobs = int(env["OLM_BUILD_JOBS"])
-    return Options(all_variants or wanted == "all", tuple(dict.fromkeys([*backends, *named])), jobs)
-
-
-@dataclass(frozen=True)
-class Build:
-    """Everything decided before the first compiler runs."""
-
-    places: Places
-    pin: Pin
-    tree: Tree
-    tools: Toolchain
-    variants: tuple[str, ...]
-    options: Options
-    env: Mapping[str, str]
-
-    @property
-    def jobs(self) -> int:
-        """Compilers at once."""
-        return self.options.jobs or default_jobs()
-
-    def log(self, name: str) -> Path:
-        """The log file of a part."""
-        return self.places.cache / "logs" / f"{name}.log"
-
-
-def prepare(places: Places, options: Options, env: Mapping[str, str]) -> Build:
-    """Read the pin, get the tree, find the tools, choose the variants.
-
-    Raises:
-        BuildError: any of these cannot be had.
-    """
-    pin = parse_pin(places.pin_file.read_text())
-    tree = obtain_tree(places, pin, env)
-    tools = find_toolchain(places, env)
-    variants = variants_for(machine_arch(), cpu_flags(), all_variants=options.all_variants)
-    return Build(places, pin, tree, tools, variants, options, build_env(places, env))
-
-
-def _flags(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: env[name] for name in _FLAG_VARIABLES if env.get(name)}
-
-
-def libs_key(build: Build, backend: str | None = None) -> str:
-    """Key of the upstream libraries, or of one GPU plug-in."""
-    ggml = build.places.native / "ggml"
-    ours = [ggml / "CMakeLists.txt", ggml / "amx_tileconfig.h"]
-    return digest_of(
-        {
-            "tree": build.tree.identity,
-            "superproject": files_sha256(ggml, ours),
-            "compiler": build.tools.compiler_id,
-            "machine": machine_arch(),
-            "flags": _flags(build.env),
-            "variants": list(build.variants) if backend is None else [],
-            "backend": backend,
-        }
-    )
-
-
-def ours_key(build: Build, libs: str) -> str:
-    """Key of our own code on top of those libraries."""
-    native = build.places.native
-    sources = [
-        path
-        for part in ("engine", "probe", "decl", "ggml/engine")
-        for path in (native / part).rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    ]
-    sources.append(native / "olm_build" / "extension.py")
-    return digest_of(
-        {
-            "libs": libs,
-            "sources": files_sha256(native, sources),
-            "python": sys.implementation.cache_tag[:7],
-        }
-    )
-
-
-def has_engine(native: Path) -> bool:
-    """Tell whether there are engine sources to build; before they exist the libraries alone are useful."""
-    return any((native / "engine").glob("*.cpp")) and (native / "engine" / "olm_engine.h").is_file()
 
 
 def configure(
@@ -227,6 +82,19 @@ def _copy_licences(tree: Path, into: Path) -> None:
     shutil.copy(tree / "LICENSE", into / "LICENSE.llama.cpp")
     for path in sorted((tree / "licenses").glob("*")):
         shutil.copy(path, into / path.name)
+    for path in sorted((tree / "vendor").rglob("LICENSE*")):
+        shutil.copy(path, into / f"LICENSE.{path.parent.name}")
+
+
+def _bundle_openmp(build: Build, into: Path) -> None:
+    """Put gcc's OpenMP runtime beside the libraries: a build for other machines cannot count on it (slim images lack it)."""
+    if not sys.platform.startswith("linux"):
+        return
+    command = [build.tools.cc, "-print-file-name=libgomp.so.1"]
+    found = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    # A bare name means that this compiler has none: clang brings libomp instead.
+    if found.is_absolute() and found.is_file():
+        shutil.copy(found.resolve(), into / "libgomp.so.1")
 
 
 def _lock(build: Build, name: str) -> Path:
@@ -263,6 +131,8 @@ def build_libs(build: Build) -> Path:
             build, directory / "bin", wanted if build.variants else {*wanted, "ggml-cpu"}, into
         )
         _copy_licences(build.tree.path, into / "licenses")
+        if build.options.all_variants:
+            _bundle_openmp(build, into)
 
     with locked(_lock(build, f"libs-{key}"), _waiting("llama.cpp")):
         path, was_there = stored_entry(build.places, f"libs-{key}", make)
@@ -333,17 +203,18 @@ def build_ours(build: Build, libs: Path) -> Path:
         if not has_engine(native):
             return
         _take_libraries(build, directory / "bin", ["olm_engine"], into)
+        python = python_with_cffi(build.places, build.env)
         with phase("compiling the cffi extension"):
             extension.compile_extension(
                 native=native,
                 engine_dir=into,
                 out=directory / extension.extension_name(),
                 tools=build.tools,
-                python=python_with_cffi(build.places, build.env),
+                python=python,
                 env=build.env,
                 log=log,
             )
-        extension.smoke_import(directory, [libs, into])
+        extension.smoke_import(directory, [libs, into], python, build.env)
         shutil.copy(directory / extension.extension_name(), into)
         _strip(build, [into / extension.extension_name()])
 
@@ -351,103 +222,6 @@ def build_ours(build: Build, libs: Path) -> Path:
         path, was_there = stored_entry(build.places, f"ours-{key}", make)
     say(f"engine: {'from the cache' if was_there else 'built'} ({key})")
     return path
-
-
-def installed_info(places: Places) -> dict[str, object]:
-    """Read lib/build.json of what is installed; {} if there is nothing."""
-    try:
-        info = json.loads((places.lib / "build.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return info if isinstance(info, dict) else {}
-
-
-def _kept_plugins(build: Build) -> list[str]:
-    """Name the plug-ins installed earlier that came from the same tree: a plain rebuild keeps them."""
-    info = installed_info(build.places)
-    plugins = info.get("plugins")
-    if info.get("tree") != build.tree.identity or not isinstance(plugins, list):
-        return []
-    return [name for name in plugins if name in BACKENDS and name not in build.options.backends]
-
-
-def install(build: Build, libs: Path, ours: Path, plugins: Mapping[str, Path]) -> bool:
-    """Put everything into src/olm/native: `lib/` is swapped as a whole, the extension by rename.
-
-    Returns:
-        False if the very same build was installed already and is intact.
-    """
-    places = build.places
-    kept_plugins = _kept_plugins(build)
-    sources: dict[str, object] = {
-        "libs": libs.name,
-        "ours": ours.name,
-        "plugins": sorted({*plugins, *kept_plugins}),
-    }
-    info = {
-        **sources,
-        "tree": build.tree.identity,
-        "pin": vars(build.pin),
-        "variants": list(build.variants),
-        "compiler": build.tools.compiler_id,
-        "flags": _flags(build.env),
-        "extension": has_engine(places.native),
-    }
-    files = [
-        path
-        for d in (libs, ours, *plugins.values())
-        for path in d.iterdir()
-        if path.name not in ("entry.json", "licenses")
-    ]
-    with locked(
-        _lock(build, "install-" + digest_of({"lib": str(places.lib)})), _waiting("this checkout")
-    ):
-        kept = _plugin_files(places, kept_plugins)
-        have = installed_info(places)
-        same = {key: have.get(key) for key in sources} == sources and have.get(
-            "tree"
-        ) == build.tree.identity
-        if same and all(_is_copy(path, _target(places, path)) for path in files):
-            return False
-        fresh = places.lib.with_name(f".lib.new-{os.getpid()}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for path in [*files, *kept]:
-            if path.name != extension.extension_name():
-                shutil.copy2(path, fresh / path.name)
-        shutil.copytree(libs / "licenses", fresh / "licenses")
-        built_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        (fresh / "build.json").write_text(
-            json.dumps({**info, "built_at": built_at}, indent=1) + "\n"
-        )
-        replace_dir(fresh, places.lib)
-        target = places.package / extension.extension_name()
-        if (ours / target.name).is_file():
-            temporary = target.with_name(f".{target.name}.new-{os.getpid()}")
-            shutil.copy2(ours / target.name, temporary)
-            temporary.replace(target)
-        else:
-            target.unlink(missing_ok=True)
-    return True
-
-
-def _plugin_files(places: Places, backends: Iterable[str]) -> list[Path]:
-    names = sorted(
-        f"lib{BACKENDS[name][1]}{suffix}" for name in backends for suffix in (".so", ".dylib")
-    )
-    return [places.lib / name for name in names if (places.lib / name).is_file()]
-
-
-def _target(places: Places, path: Path) -> Path:
-    return (places.package if path.name == extension.extension_name() else places.lib) / path.name
-
-
-def _is_copy(source: Path, target: Path) -> bool:
-    try:
-        have, want = target.stat(), source.stat()
-    except OSError:
-        return False
-    return (have.st_size, have.st_mtime_ns) == (want.st_size, want.st_mtime_ns)
 
 
 def build(places: Places, options: Options, env: Mapping[str, str]) -> Build:
@@ -460,7 +234,7 @@ def build(places: Places, options: Options, env: Mapping[str, str]) -> Build:
     if unknown:
         fail(f"unknown backend {unknown[0]}; known: {', '.join(BACKENDS)}")
     if os.name != "posix":
-        raise BuildError("the native build supports Linux and macOS; on Windows use WSL")
+        fail("the native build supports Linux and macOS; on Windows use WSL")
     plan = prepare(places, options, env)
     libs = build_libs(plan)
     plugins = {name: build_plugin(plan, name) for name in options.backends}

@@ -11,10 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .build import BACKENDS, build, installed_info, options_from
+from .build import build
 from .common import BuildError, Places, cache_root
 from .extension import extension_name
+from .install import installed_info
 from .peer import build_peer
+from .plan import BACKENDS, options_from
 from .progress import say
 from .sync import sync
 from .toolchain import default_jobs, find_toolchain
@@ -90,7 +92,7 @@ def _clean(places: Places, *, cache: bool) -> None:
 def _probe(places: Places) -> None:
     sys.path.insert(0, str(places.root / "src"))
     try:
-        from olm.native import devices
+        import olm.native.devices as devices
     except ImportError as exc:
         raise BuildError(f"the probe needs olm's own dependencies in this Python: {exc}") from exc
     print(devices.describe(places.lib))

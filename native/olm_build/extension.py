@@ -126,7 +126,9 @@ def compile_extension(
     run_logged(command, log=log, env=env, what="linking the cffi extension")
 
 
-def smoke_import(directory: Path, libraries: Sequence[Path]) -> None:
+def smoke_import(
+    directory: Path, libraries: Sequence[Path], python: str, env: Mapping[str, str]
+) -> None:
     """Import the extension built in `directory` in a child process, its `lib/` made of links to `libraries`.
 
     Raises:
@@ -140,7 +142,8 @@ def smoke_import(directory: Path, libraries: Sequence[Path]) -> None:
     ):
         (lib / path.name).symlink_to(path)
     result = subprocess.run(
-        [sys.executable, "-I", "-c", _IMPORT, MODULE, str(directory / extension_name())],
+        [python, "-P", "-c", _IMPORT, MODULE, str(directory / extension_name())],
+        env=dict(env),  # an isolated build has its cffi on PYTHONPATH
         capture_output=True,
         text=True,
         check=False,

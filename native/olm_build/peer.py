@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from .build import Options, build_libs, configure, libs_defines, libs_directory, ninja, prepare
+from .build import build_libs, configure, libs_defines, libs_directory, ninja
 from .common import Places, fail, locked, stored_entry
+from .plan import Options, prepare
 from .progress import phase, say
 
 __all__ = ["PROGRAMS", "build_peer"]

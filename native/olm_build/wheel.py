@@ -7,9 +7,10 @@ import sysconfig
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-from .build import build, options_from
+from .build import build
 from .common import BuildError, Places, cache_root
 from .extension import ABI_VERSION, extension_name
+from .plan import options_from
 
 __all__ = ["hook_build", "wheel_tag"]
 

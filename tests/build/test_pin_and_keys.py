@@ -1,10 +1,10 @@
-"""The pin, cache keys, options, jobs, tags: the pure parts of the build."""
+"""The pin, cache keys, options, jobs, tags: the pure parts of the plan."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
-from olm_build import build, common, sync, toolchain, upstream, wheel
+from olm_build import common, plan, sync, toolchain, upstream, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 PIN_TEXT = (ROOT / "native" / "ggml" / "UPSTREAM.toml").read_text()
@@ -95,7 +95,7 @@ def test_keys_do_not_depend_on_order() -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> build.Build:
+def checkout(tmp_path: Path) -> plan.Build:
     """A checkout in miniature, planned but not built."""
     for name in (
         "ggml/CMakeLists.txt",
@@ -110,27 +110,27 @@ def checkout(tmp_path: Path) -> build.Build:
         path = tmp_path / "native" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    return build.Build(
+    return plan.Build(
         places=common.Places(tmp_path, tmp_path / "cache"),
         pin=upstream.parse_pin(PIN_TEXT),
         tree=upstream.Tree(tmp_path / "tree", "tree-1", "a tree"),
         tools=toolchain.Toolchain("cmake", "ninja", "cc", "c++", None, None, "cc 12"),
         variants=("x64", "haswell"),
-        options=build.Options(),
+        options=plan.Options(),
         env={},
     )
 
 
-def keys(plan: build.Build) -> tuple[str, str]:
-    libs = build.libs_key(plan)
-    return libs, build.ours_key(plan, libs)
+def keys(planned: plan.Build) -> tuple[str, str]:
+    libs = plan.libs_key(planned)
+    return libs, plan.ours_key(planned, libs)
 
 
 @pytest.mark.parametrize(
     "name", ["engine/a.cpp", "engine/olm_engine.h", "probe/p.cpp", "decl/core.h"]
 )
 def test_a_change_in_our_sources_leaves_the_libraries_alone(
-    checkout: build.Build, name: str
+    checkout: plan.Build, name: str
 ) -> None:
     libs, ours = keys(checkout)
 
@@ -140,7 +140,7 @@ def test_a_change_in_our_sources_leaves_the_libraries_alone(
     assert keys(checkout)[1] != ours
 
 
-def test_a_new_source_file_changes_our_key(checkout: build.Build) -> None:
+def test_a_new_source_file_changes_our_key(checkout: plan.Build) -> None:
     libs, ours = keys(checkout)
 
     (checkout.places.native / "engine" / "b.cpp").write_text("b")
@@ -159,7 +159,7 @@ def test_a_new_source_file_changes_our_key(checkout: build.Build) -> None:
     ],
 )
 def test_what_changes_the_libraries_changes_both_keys(
-    checkout: build.Build, changes: dict[str, object]
+    checkout: plan.Build, changes: dict[str, object]
 ) -> None:
     libs, ours = keys(checkout)
 
@@ -169,7 +169,7 @@ def test_what_changes_the_libraries_changes_both_keys(
     assert after[1] != ours
 
 
-def test_the_amx_repair_is_part_of_the_key(checkout: build.Build) -> None:
+def test_the_amx_repair_is_part_of_the_key(checkout: plan.Build) -> None:
     libs, _ = keys(checkout)
 
     (checkout.places.native / "ggml" / "amx_tileconfig.h").write_text("// other")
@@ -177,14 +177,14 @@ def test_the_amx_repair_is_part_of_the_key(checkout: build.Build) -> None:
     assert keys(checkout)[0] != libs
 
 
-def test_paths_jobs_and_tools_places_are_not_part_of_the_key(checkout: build.Build) -> None:
+def test_paths_jobs_and_tools_places_are_not_part_of_the_key(checkout: plan.Build) -> None:
     tools = toolchain.Toolchain(
         "/o/cmake", "/o/ninja", "/o/cc", "/o/c++", "/o/ccache", "/o/strip", "cc 12"
     )
     other = dataclasses.replace(
         checkout,
         tools=tools,
-        options=build.Options(jobs=7),
+        options=plan.Options(jobs=7),
         tree=upstream.Tree(Path("/elsewhere"), "tree-1", "same tree"),
         env={"HOME": "/x"},
     )
@@ -207,11 +207,11 @@ def test_environment_and_command_line_are_joined() -> None:
         "OLM_BUILD_JOBS": "3",
     }
 
-    assert build.options_from(env) == build.Options(True, ("vulkan", "cuda"), 3)
-    assert build.options_from(env, backends=["cuda"], jobs=5) == build.Options(
+    assert plan.options_from(env) == plan.Options(True, ("vulkan", "cuda"), 3)
+    assert plan.options_from(env, backends=["cuda"], jobs=5) == plan.Options(
         True, ("cuda", "vulkan"), 5
     )
-    assert build.options_from({}) == build.Options(False, (), None)
+    assert plan.options_from({}) == plan.Options(False, (), None)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_environment_and_command_line_are_joined() -> None:
 )
 def test_bad_environment_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(common.BuildError, match=next(iter(env))):
-        build.options_from(env)
+        plan.options_from(env)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from olm_build import build, common, extension, toolchain, upstream
+from olm_build import common, extension, install, plan, toolchain, upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -304,14 +304,14 @@ def test_declarations_follow_the_order_file(tmp_path: Path) -> None:
         extension.read_declarations(tmp_path)
 
 
-def planned(places: common.Places, identity: str = "tree-1") -> build.Build:
-    return build.Build(
+def planned(places: common.Places, identity: str = "tree-1") -> plan.Build:
+    return plan.Build(
         places=places,
         pin=pin_for("ab" * 32),
         tree=upstream.Tree(places.cache / "tree", identity, "a tree"),
         tools=toolchain.Toolchain("cmake", "ninja", "cc", "c++", None, None, "cc 12"),
         variants=("x64",),
-        options=build.Options(),
+        options=plan.Options(),
         env={},
     )
 
@@ -329,8 +329,8 @@ def test_installing_puts_libraries_licences_and_facts_in_place(places: common.Pl
     libs = entry(places, "libs-1", {"libggml.so": "ggml", "licenses/LICENSE.x": "MIT"})
     ours = entry(places, "ours-1", {"olm-probe": "probe", "_olm.abi3.so": "ext"})
 
-    first = build.install(planned(places), libs, ours, {})
-    second = build.install(planned(places), libs, ours, {})
+    first = install.install(planned(places), libs, ours, {})
+    second = install.install(planned(places), libs, ours, {})
 
     assert (first, second) == (True, False)
     assert sorted(p.name for p in places.lib.iterdir()) == [
@@ -346,10 +346,10 @@ def test_installing_puts_libraries_licences_and_facts_in_place(places: common.Pl
 def test_a_tampered_installation_is_put_right(places: common.Places) -> None:
     libs = entry(places, "libs-1", {"libggml.so": "ggml", "licenses/LICENSE.x": "MIT"})
     ours = entry(places, "ours-1", {"olm-probe": "probe"})
-    build.install(planned(places), libs, ours, {})
+    install.install(planned(places), libs, ours, {})
     (places.lib / "libggml.so").write_text("else")
 
-    assert build.install(planned(places), libs, ours, {})
+    assert install.install(planned(places), libs, ours, {})
     assert (places.lib / "libggml.so").read_text() == "ggml"
 
 
@@ -357,14 +357,14 @@ def test_plugins_survive_a_rebuild_of_the_same_tree_only(places: common.Places) 
     libs = entry(places, "libs-1", {"libggml.so": "ggml", "licenses/LICENSE.x": "MIT"})
     ours = [entry(places, f"ours-{n}", {"olm-probe": f"probe {n}"}) for n in range(3)]
     cuda = entry(places, "cuda-1", {"libggml-cuda.so": "cuda"})
-    build.install(planned(places), libs, ours[0], {"cuda": cuda})
+    install.install(planned(places), libs, ours[0], {"cuda": cuda})
 
-    build.install(planned(places), libs, ours[1], {})
+    install.install(planned(places), libs, ours[1], {})
 
     assert (places.lib / "libggml-cuda.so").read_text() == "cuda"
-    assert build.installed_info(places)["plugins"] == ["cuda"]
+    assert install.installed_info(places)["plugins"] == ["cuda"]
 
-    build.install(planned(places, "tree-2"), libs, ours[2], {})
+    install.install(planned(places, "tree-2"), libs, ours[2], {})
 
     assert not (places.lib / "libggml-cuda.so").exists()
-    assert build.installed_info(places)["plugins"] == []
+    assert install.installed_info(places)["plugins"] == []
