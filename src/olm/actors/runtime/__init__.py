@@ -12,6 +12,7 @@ from olm.actors.runtime._exits import (
     Exit,
     Killed,
     Normal,
+    RemoteCrash,
     Shutdown,
     TooManyRestarts,
     describe_exit,
@@ -21,6 +22,7 @@ from olm.actors.runtime._policy import RestartPolicy
 from olm.actors.runtime._specs import ChildSpec, SupervisorSpec, TreeNode
 from olm.actors.runtime._streams import Stream, StreamClosed, StreamSink
 from olm.actors.runtime._supervisor import Supervisor, open_supervisor
+from olm.actors.runtime.process import ProcessOptions, SpareProcess, process_actor
 from olm.errors import ActorStopped, MailboxFull
 
 __all__ = [
@@ -34,9 +36,12 @@ __all__ = [
     "MailboxFull",
     "Message",
     "Normal",
+    "ProcessOptions",
+    "RemoteCrash",
     "Reply",
     "RestartPolicy",
     "Shutdown",
+    "SpareProcess",
     "State",
     "Stream",
     "StreamClosed",
@@ -49,5 +54,6 @@ __all__ = [
     "describe_exit",
     "handles",
     "open_supervisor",
+    "process_actor",
     "streams",
 ]

@@ -9,6 +9,7 @@ import trio
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._exits import Normal
 from olm.actors.runtime._messages import Handler, build_table
+from olm.actors.runtime._serve import serve
 
 __all__ = ["Actor"]
 
@@ -39,7 +40,8 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        cls.handler_table = build_table(cls)
+        if "handler_table" not in vars(cls):
+            cls.handler_table = build_table(cls)
 
     async def start(self) -> None:
         """Prepare. The mailbox is read once this returned; what it raises is raised by `start_child` the first time."""
@@ -49,6 +51,10 @@ class Actor:
 
         After an orderly end the nursery still runs and is cancelled afterwards; after a crash it is gone already.
         """
+
+    async def run_mailbox(self) -> None:
+        """Handle messages until the address is closed. The runtime's seam: process actors forward them instead."""
+        await serve(self.address, self)
 
     def finish(self) -> None:
         """End normally after the message being handled. Who is queued gets `ActorStopped`."""

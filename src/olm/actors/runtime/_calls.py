@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, TypeVarTuple
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, reschedule
@@ -18,10 +18,17 @@ from olm.errors import OlmError, first_error
 if TYPE_CHECKING:
     from olm.actors.runtime._address import Address
 
-__all__ = ["Call", "Reply", "expected_error"]
+__all__ = ["Call", "Cancellable", "Reply", "expected_error"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+
+class Cancellable(Protocol):
+    """What stops work that is under way: a cancel scope here, a frame to another process there."""
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Stop it."""
 
 
 class Call:
@@ -52,7 +59,7 @@ class Call:
         self.error: BaseException | None = None
         # The set of deferred calls this one is in, once its handler took a `Reply`.
         self.pending: set[Call] | None = None
-        self.scope: trio.CancelScope | None = None
+        self.scope: Cancellable | None = None
 
     def answer(self, value: object) -> None:
         """Give the value to the caller; does nothing once there is an outcome."""

@@ -5,7 +5,7 @@ Who decides what to do about an exit is in `_policy` and `_supervisor`.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import attrs
 
@@ -17,12 +17,15 @@ __all__ = [
     "Exit",
     "Killed",
     "Normal",
+    "RemoteCrash",
     "Shutdown",
     "TooManyRestarts",
     "describe_exit",
     "stopped_error",
     "unwrap_single",
 ]
+
+_FATAL: Final = "Fatal Python error"
 
 
 @attrs.frozen
@@ -68,6 +71,14 @@ class Died(Exception):
         self.exit: Exit = Crashed(self)
 
 
+class RemoteCrash(Exception):
+    """An exception that crashed an actor in its own process. The text of its traceback is in `remote_traceback`."""
+
+    def __init__(self, type_name: str, message: str, remote_traceback: str) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name)
+        self.remote_traceback = remote_traceback
+
+
 class TooManyRestarts(ActorError):
     """A supervisor met more crashes within its period than its policy allows; the last crash is the cause."""
 
@@ -80,8 +91,12 @@ def describe_exit(exit_: Exit) -> str:
         case Shutdown(reason):
             return f"was stopped: {reason}" if reason else "was stopped"
         case Crashed(exc, report):
-            text = f"crashed: {type(exc).__name__}: {exc}" if str(exc) else f"crashed: {exc!r}"
-            return _with_last_line(text, report)
+            if isinstance(exc, RemoteCrash | Died):
+                text = f"crashed: {exc}"
+            else:
+                text = f"crashed: {type(exc).__name__}: {exc}" if str(exc) else f"crashed: {exc!r}"
+            # A traceback from the child ends with what `exc` says already.
+            return text if isinstance(exc, RemoteCrash) else _with_last_line(text, report)
         case Killed(signal, report):
             return _with_last_line(f"was killed by {signal}", report)
         case _:
@@ -89,8 +104,12 @@ def describe_exit(exit_: Exit) -> str:
 
 
 def _with_last_line(text: str, report: str) -> str:
-    lines = report.strip().splitlines()
-    return f"{text}; its last words: {lines[-1].strip()[:200]}" if lines else text
+    lines = [line.strip() for line in report.splitlines() if line.strip()]
+    if not lines:
+        return text
+    # Python's fault handler puts the point first and details after it.
+    line = next((line for line in reversed(lines) if line.startswith(_FATAL)), lines[-1])
+    return f"{text}; its last words: {line[:200]}"
 
 
 def stopped_error(name: str, exit_: Exit | None) -> ActorStopped:

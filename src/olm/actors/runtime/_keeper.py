@@ -163,9 +163,7 @@ class Keeper:
                 with trio.CancelScope() as self._group_pause:
                     await trio.sleep(delay_s)
                 self._group_pause = None
-            if self._affected_from is not None:
-                # A child before these crashed during the wait: begin again with it.
-                continue
+            # Starts nothing if a child before these crashed during the wait; the loop then begins again with it.
             await self._start_again(victims)
         self._is_regrouping = False
 

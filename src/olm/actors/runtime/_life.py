@@ -14,7 +14,6 @@ import trio
 from olm.actors.runtime._actor import Actor
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._exits import Crashed, Died, Exit, Shutdown, unwrap_single
-from olm.actors.runtime._serve import serve
 
 __all__ = ["Plan", "live"]
 
@@ -82,7 +81,7 @@ async def _run(
             course.has_started = True
             address.note_started()
             started()
-            await serve(address, actor)
+            await actor.run_mailbox()
         except Exception as exc:
             # Callers learn it now; `stop` runs after the nursery is gone.
             course.note(exc)

@@ -7,12 +7,14 @@ that dies lets the consumer have what was already sent, then raises `ActorStoppe
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import trio
 from trio.lowlevel import ParkingLot, checkpoint
 
+from olm.actors.runtime._calls import Cancellable
 from olm.errors import ActorError
 
 if TYPE_CHECKING:
@@ -53,8 +55,8 @@ class Stream(Generic[T]):
     """
 
     __slots__ = (
-        "_address", "_arrived", "_buffer", "_room", "closed", "ended", "error", "message", "opened",
-        "registry", "scope", "window",
+        "_address", "_arrived", "_buffer", "_room", "closed", "credit", "ended", "error", "message",
+        "opened", "registry", "scope", "window",
     )  # fmt: skip
 
     def __init__(self, address: Address, message: object, window: int) -> None:
@@ -68,7 +70,9 @@ class Stream(Generic[T]):
         self.closed = False
         self.ended = False
         self.error: BaseException | None = None
-        self.scope: trio.CancelScope | None = None
+        # How to cancel the producer, and whom to tell about taken items where it is in another process.
+        self.scope: Cancellable | None = None
+        self.credit: Callable[[int], None] | None = None
         self.registry: set[Stream[object]] | None = None
 
     # -- consumer ----------------------------------------------------------------------------------------------------
@@ -175,12 +179,13 @@ class Stream(Generic[T]):
         await self._room.park()
 
     def _taken(self, count: int) -> None:
-        """Make use of the room that `count` taken items left. Overridden where credits cross a process boundary."""
         if self._room is not None:
             self._room.unpark(count=count)
+        if self.credit is not None:
+            self.credit(count)
 
     def _leave(self) -> None:
-        """Tell the producer that nobody listens. Overridden where it is in another process."""
+        """Tell the producer that nobody listens."""
         if self.opened:
             self._address.forget(self)  # type: ignore[arg-type] # a stream of anything will do
         self.end()
