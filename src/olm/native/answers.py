@@ -1,0 +1,106 @@
+"""Requests that the engine works on, and what becomes of its events: pieces of a turn, or the vectors of an embedding.
+
+Translation only; the pace of streams is kept in `feeds`, submitting and cancelling is `worker`'s business.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import trio
+
+from olm.chat import types
+from olm.errors import InvalidRequest, NativeError, OlmError
+from olm.native import engine as native
+from olm.native import wire
+from olm.native.engine import Event, Failed
+from olm.native.feeds import Feed
+from olm.native.loaded import portable
+from olm.native.prompting import Prepared
+
+__all__ = ["EmbeddingAnswer", "TurnAnswer"]
+
+
+class TurnAnswer:
+    """A running turn: writes the engine's events as the chat's own."""
+
+    __slots__ = ("_context", "_truncated", "feed")
+
+    def __init__(self, feed: Feed, msg: wire.Turn, prepared: Prepared) -> None:
+        self.feed = feed
+        self._truncated = prepared.truncated
+        self._context = list(prepared.tokens) if msg.want_context else None
+
+    def on_event(self, event: Event) -> None:
+        """Take one event of this request."""
+        match event:
+            case native.Piece():
+                self._piece(event)
+            case native.Done():
+                self._piece(event)
+                self.feed.push(self._done(event))
+            case Failed():
+                self.feed.fail(_run_error(event))
+            case native.Progress() | native.Embedding():
+                pass
+            case _:
+                assert_never(event)
+
+    def _piece(self, event: native.Piece | native.Done) -> None:
+        if self._context is not None:
+            self._context.extend(event.tokens)
+        if event.text or event.logprobs:
+            self.feed.push(types.Piece(content=event.text, logprobs=event.logprobs))
+
+    def _done(self, event: native.Done) -> types.Done:
+        return types.Done(
+            reason=event.reason,
+            n_prompt=event.n_prompt,
+            n_cached=event.n_cached,
+            n_generated=event.n_generated,
+            prompt_ns=event.prompt_ns,
+            eval_ns=event.eval_ns,
+            context=tuple(self._context or ()),
+            truncated=self._truncated,
+        )
+
+
+class EmbeddingAnswer:
+    """A running embedding request."""
+
+    __slots__ = ("_event", "_signal")
+
+    def __init__(self) -> None:
+        self._event: Event | None = None
+        self._signal = trio.Event()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the engine has answered."""
+        return self._event is not None
+
+    def on_event(self, event: Event) -> None:
+        """Take one event of this request."""
+        if not isinstance(event, native.Progress):
+            self._event = event
+            self._signal.set()
+
+    async def wait(self) -> native.Embedding:
+        """Wait for the vectors. Raises what the engine failed with."""
+        await self._signal.wait()
+        match self._event:
+            case native.Embedding() as embedding:
+                return embedding
+            case Failed() as failed:
+                raise _run_error(failed)
+            case other:
+                raise NativeError(f"the engine ended an embedding request with {other!r}")
+
+
+def _run_error(failed: Failed) -> OlmError:
+    """Say that a running request failed, in Ollama's words (spec/ollama §1.12), unless the request itself is wrong."""
+    error = portable(failed.error)
+    if isinstance(error, InvalidRequest):
+        return error
+    text = f"an error was encountered while running the model: {error.message}"
+    return type(error)(text, **error.details)
