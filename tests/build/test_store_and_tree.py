@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from olm_build import common, extension, install, plan, toolchain, upstream
+from olm_build import common, extension, install, plan, toolchain, upstream, variants
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -368,3 +370,66 @@ def test_plugins_survive_a_rebuild_of_the_same_tree_only(places: common.Places) 
 
     assert not (places.lib / "libggml-cuda.so").exists()
     assert install.installed_info(places)["plugins"] == []
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_package_index_has_what_is_pinned(places: common.Places) -> None:
+    pin = upstream.parse_pin((ROOT / "native" / "ggml" / "UPSTREAM.toml").read_text())
+
+    tree = upstream.obtain_tree(places, pin, os.environ)
+
+    assert (tree.path / "include" / "llama.h").is_file()
+    declared = variants.names_in_tree((tree.path / "ggml" / "src" / "CMakeLists.txt").read_text())
+    assert {name for table in variants.ALL.values() for _, name, _ in table} <= declared
+
+
+@pytest.mark.network
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_real_pip_refuses_another_hash(tmp_path: Path) -> None:
+    with pytest.raises(common.BuildError, match=r"(?i)hash"):
+        upstream.download_sdist("cffi", "1.17.1", "00" * 32, tmp_path, os.environ)
+
+
+INSTALLED = install.installed_info(common.Places(ROOT, ROOT))
+
+
+@pytest.mark.native
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="run build_native.py first")
+@pytest.mark.timeout(600)
+def test_two_builds_at_once_agree(tmp_path: Path) -> None:
+    """The real script twice on one checkout without an engine; only the probe is left to compile."""
+    checkout, cache, shared = (
+        tmp_path / "checkout",
+        tmp_path / "cache",
+        common.cache_root(os.environ),
+    )
+    libs = f"store/{INSTALLED['libs']}"
+    if not (shared / libs).is_dir() or not (shared / "upstream").is_dir():
+        pytest.skip("the cache has been emptied since the last build")
+    shutil.copytree(ROOT / "native", checkout / "native")
+    for path in (checkout / "native" / "engine").glob("*.cpp"):
+        path.unlink()
+    shutil.copy2(ROOT / "build_native.py", checkout)
+    shutil.copytree(shared / libs, cache / libs)
+    (cache / "upstream").symlink_to(shared / "upstream")
+    command = [sys.executable, str(checkout / "build_native.py")]
+    env = {**os.environ, "OLM_BUILD_CACHE": str(cache)}
+
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as one,
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as two,
+    ):
+        said = one.communicate()[1] + two.communicate()[1]
+
+    assert (one.returncode, two.returncode) == (0, 0), said
+    if "llama.cpp libraries: built" in said:
+        pytest.skip("native/ggml or the compiler changed since the last build")
+    assert said.count("compiling the engine:") == 1, said
+    assert said.count("installed into") == 1, said
+    installed = checkout / "src" / "olm" / "native"
+    assert (installed / "lib" / "libllama.so").is_file()
+    assert not list(installed.glob(".*"))
