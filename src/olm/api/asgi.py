@@ -1,0 +1,227 @@
+"""The outer ASGI application: everything that holds for all requests, before Quart sees one.
+
+Request ids, Host and CORS rules, header and body limits, drain mode, requests in flight, the access log; and blob
+uploads, which must not pass through Quart. The lifespan is answered here, so that Quart never opens the nursery whose
+crash would end it unnoticed (runtime trap: hypercorn then serves on without lifespan). Routes are in `app`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, Protocol, cast
+from urllib.parse import urlsplit
+
+import trio
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPRequestEvent,
+    HTTPScope,
+    Scope,
+)
+
+from olm.actors.client import Olm
+from olm.api.blobs import BLOB_PREFIX, upload
+from olm.api.body import ClientGone, read_body
+from olm.api.errors import SHUTTING_DOWN, BodyTooLarge, dialect_of
+from olm.api.gate import CALL_KEY, Call, Gate
+from olm.api.guards import Guard
+from olm.api.replies import answer, answer_error
+from olm.errors import InvalidRequest, OlmError, ShuttingDown
+from olm.log import get_logger
+
+__all__ = ["Api", "AsgiApp"]
+
+MAX_HEADERS: Final = 64
+MAX_ID_CHARS: Final = 128
+
+_log = get_logger("access")
+
+
+class AsgiApp(Protocol):
+    """An ASGI application, such as Quart."""
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None: ...
+
+
+class Api:
+    """One server's application.
+
+    Attributes:
+        gate: the requests in flight; `serve` drains through it.
+    """
+
+    def __init__(self, olm: Olm, inner: AsgiApp, guard: Guard) -> None:
+        self.gate = Gate()
+        self._olm = olm
+        self._inner = inner
+        self._guard = guard
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one connection event; a request's errors all become answers."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+
+    async def _serve(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        headers = dict(scope["headers"])
+        call = _open_call(scope, headers)
+        sender = _Sender(send, call)
+        with self.gate.track(call):
+            try:
+                await self._admit(scope, headers, call, receive, sender)
+            except ClientGone:
+                call.status = 499
+            finally:
+                _log_access(call)
+
+    async def _admit(
+        self,
+        scope: HTTPScope,
+        headers: dict[bytes, bytes],
+        call: Call,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+    ) -> None:
+        n_headers = len(list(scope["headers"]))
+        has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        try:
+            host = _normalise_target(scope, headers)
+            call.path = scope["path"]
+            if n_headers > MAX_HEADERS:
+                raise OlmError("too many header fields", status=431)
+            verdict = self._guard.judge(call.method, headers, host)
+            call.headers.extend(verdict.headers)
+            if verdict.status:
+                await answer(receive, send, verdict.status, [], body_pending=has_body)
+                return
+            if self.gate.is_draining:
+                raise ShuttingDown(SHUTTING_DOWN)
+            if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
+                await upload(self._olm.store, call, receive, send)
+                return
+            call.body = await read_body(receive, headers, self.gate)
+        except OlmError as error:
+            dialect = dialect_of(call.path)
+            # A body over the limit has been read in part; the rest may still be coming.
+            pending = has_body or isinstance(error, BodyTooLarge)
+            await answer_error(
+                receive,
+                send,
+                error,
+                dialect=dialect,
+                request_id=call.id,
+                body_pending=pending,
+            )
+            return
+        cast("dict[str, object]", scope)[CALL_KEY] = call  # ASGI lets applications add keys
+        await self._inner(scope, _after_body(receive), send)
+
+
+class _Sender:
+    """ASGI's send, adding the call's header fields and noting its status."""
+
+    __slots__ = ("_call", "_send")
+
+    def __init__(self, send: ASGISendCallable, call: Call) -> None:
+        self._send = send
+        self._call = call
+
+    async def __call__(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            self._call.status = int(message["status"])
+            message["headers"] = [*message["headers"], *self._call.headers]
+        await self._send(message)
+
+
+def _open_call(scope: HTTPScope, headers: dict[bytes, bytes]) -> Call:
+    request_id = _request_id(headers.get(b"x-request-id", b""))
+    client = scope.get("client")
+    return Call(
+        id=request_id,
+        method=scope["method"],
+        path=scope["path"],
+        client=client[0] if client else "local",
+        started_s=trio.current_time(),
+        user_agent=headers.get(b"user-agent", b"").decode("latin1"),
+        headers=[(b"x-request-id", request_id.encode("ascii"))],
+    )
+
+
+def _request_id(given: bytes) -> str:
+    """The client's id if it is short and harmless in a log, else a fresh one."""
+    text = given.decode("latin1")
+    if (
+        0 < len(text) <= MAX_ID_CHARS
+        and text.isascii()
+        and text.replace("-", "").replace("_", "").isalnum()
+    ):
+        return text
+    return secrets.token_hex(8)
+
+
+def _normalise_target(scope: HTTPScope, headers: dict[bytes, bytes]) -> str:
+    """Bring a target in absolute form (`GET http://host/path`) to a path; its authority then is the Host (RFC 9112).
+
+    Returns:
+        The Host, with its port.
+
+    Raises:
+        InvalidRequest: a target that is neither a path nor an http URL.
+    """
+    host = headers.get(b"host", b"").decode("latin1")
+    if scope["path"].startswith("/"):
+        return host
+    try:
+        parts = urlsplit(scope["path"])
+    except ValueError as exc:
+        raise InvalidRequest("malformed request target") from exc
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidRequest("malformed request target")
+    scope["path"] = parts.path or "/"
+    return parts.netloc
+
+
+def _after_body(receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """What Quart receives: an empty body at once (the real one is in the call), then only the disconnect."""
+    empty: HTTPRequestEvent = {"type": "http.request", "body": b"", "more_body": False}
+    pending: list[ASGIReceiveEvent] = [empty]
+
+    async def next_event() -> ASGIReceiveEvent:
+        return pending.pop() if pending else await receive()
+
+    return next_event
+
+
+async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def _log_access(call: Call) -> None:
+    elapsed_ms = (trio.current_time() - call.started_s) * 1e3
+    _log.info(
+        "%s %s status=%d ms=%.1f client=%s id=%s",
+        call.method,
+        call.path,
+        call.status,
+        elapsed_ms,
+        call.client,
+        call.id,
+    )

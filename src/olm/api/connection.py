@@ -1,0 +1,170 @@
+"""One client connection: hypercorn's HTTP/1.1 protocol with the traps of its trio server removed.
+
+Differences from `hypercorn.trio.tcp_server.TCPServer` 0.18: HTTP/2 is not spoken (no upgrade, no prior knowledge; Ollama
+does not either); a request head must be complete within a bound; a failure inside one connection ends that connection
+only; and every connection can be closed at once, which unblocks a write to a client that stopped reading (hypercorn
+shields that write without a bound).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.utils import parse_socket_addr
+
+from olm.log import get_logger
+
+__all__ = ["Connection", "Connections"]
+
+HEAD_TIMEOUT_S: Final = 30.0
+"""From the first byte of a request to the end of its header: a client that drips bytes is cut off."""
+_RECEIVE_BYTES: Final = 1 << 16
+
+_log = get_logger("http")
+
+
+class _Http1(H11Protocol):
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Ignore offers of HTTP/2."""
+
+    def is_in_head(self) -> bool:
+        """Whether part of a request head has arrived and the rest has not."""
+        connection = self.connection
+        if not isinstance(connection, h11.Connection):
+            return False
+        return connection.their_state is h11.IDLE and bool(connection.trailing_data[0])
+
+
+class Connections:
+    """The open connections of one server."""
+
+    def __init__(self, app: ASGIWrapper, config: Config) -> None:
+        self.app = app
+        self.config = config
+        self.context = WorkerContext(None)
+        self._open: set[Connection] = set()
+        self._none_open = trio.Event()
+
+    @property
+    def n_open(self) -> int:
+        """How many clients are connected."""
+        return len(self._open)
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end. Never raises but Cancelled."""
+        connection = Connection(self, stream)
+        if not self._open:
+            self._none_open = trio.Event()
+        self._open.add(connection)
+        try:
+            await connection.run()
+        except Exception:
+            _log.exception("connection failed")
+        finally:
+            self._open.discard(connection)
+            if not self._open:
+                self._none_open.set()
+
+    async def close_idle(self) -> None:
+        """Let idle connections close, and the others when their answer is complete."""
+        await self.context.terminated.set()
+
+    async def wait_none_open(self) -> None:
+        """Wait until no client is connected."""
+        if self._open:
+            await self._none_open.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def close_all(self) -> None:
+        """Close every socket now; whatever reads or writes there ends."""
+        for connection in self._open:
+            connection.close_now()
+
+
+class Connection(TCPServer):
+    """A connection; see the module."""
+
+    def __init__(self, connections: Connections, stream: trio.SocketStream) -> None:
+        state: LifespanState = {}
+        super().__init__(
+            connections.app,
+            connections.config,
+            connections.context,
+            state,
+            stream,  # type: ignore[arg-type]  # annotated for TLS, made for both
+        )
+        self._stream = stream
+
+    def close_now(self) -> None:
+        """Close the socket; tasks that wait on it get ClosedResourceError."""
+        self._stream.socket.close()
+
+    async def run(self) -> None:
+        """Serve requests until the connection ends."""
+        socket = self._stream.socket
+        try:
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+            async with TaskGroup() as task_group:
+                self._task_group = task_group
+                self._http = _Http1(
+                    self.app,
+                    self.config,
+                    self.context,
+                    task_group,
+                    ConnectionState(self.state),
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                )
+                self.protocol = self._http  # type: ignore[assignment]  # the part of its wrapper we need
+                await self.idle_task.restart(task_group, self._idle_timeout)
+                await self._read_data()
+        except OSError:
+            pass  # the client was gone before we asked who it is
+        finally:
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write to the client. As hypercorn does, but without its lock when nobody else holds it."""
+        if not isinstance(event, RawData) or self.send_lock.locked():
+            await super().protocol_send(event)
+            return
+        self.send_lock.acquire_nowait()
+        try:
+            # A write cut off in the middle would spoil the stream, so it is shielded; `close_now` bounds it.
+            with trio.CancelScope(shield=True):
+                await self.stream.send_all(event.data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.protocol.handle(Closed())
+        finally:
+            self.send_lock.release()
+
+    async def _read_data(self) -> None:
+        head_deadline = float("inf")
+        while True:
+            try:
+                with trio.fail_at(head_deadline):
+                    data = await self._stream.receive_some(_RECEIVE_BYTES)
+            except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
+                break
+            await self.protocol.handle(RawData(bytes(data)))
+            if not data:
+                break
+            if not self._http.is_in_head():
+                head_deadline = float("inf")
+            elif head_deadline == float("inf"):
+                head_deadline = trio.current_time() + HEAD_TIMEOUT_S
+        await self.protocol.handle(Closed())

@@ -1,0 +1,335 @@
+"""Ollama's requests as values for the clients of `olm.actors.client`: checks, defaults and error texts. Pure.
+
+The order of the checks and the words are those of spec/ollama §1.3 to §1.11 (Ollama commit fb30760). What depends on
+the model (capabilities, options, images) is checked by the scheduler, which knows it. Answers: `ollama_events`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import msgspec
+
+from olm.actors import client
+from olm.api import schemas as wire
+from olm.api.gojson import check_depth, check_types
+from olm.chat.types import ChatMessage, Think, ToolCall
+from olm.errors import InvalidName, InvalidRequest, ModelNotFound, NotYetSupported, OlmError
+from olm.store.names import ModelName
+from olm.units import parse_keep_alive
+
+__all__ = [
+    "LoadModel",
+    "UnloadModel",
+    "chat_request",
+    "create_request",
+    "embed_request",
+    "embedding_request",
+    "generate_request",
+    "local_name",
+    "parse_think",
+]
+
+MAX_TOP_LOGPROBS: Final = 20
+_LEVELS: Final = ("high", "medium", "low", "max")
+_THINK_WORDS: Final = '"high", "medium", "low", "max", true, or false'
+
+
+@attrs.frozen
+class LoadModel:
+    """A request without a prompt: load the model and say so."""
+
+    model: str
+    options: Mapping[str, object]
+    keep_alive_s: float | None
+
+
+@attrs.frozen
+class UnloadModel:
+    """A request without a prompt and with `keep_alive` 0: let the model go."""
+
+    model: str
+
+
+def generate_request(
+    request: wire.GenerateRequest,
+) -> client.GenerateRequest | LoadModel | UnloadModel:
+    """Translate `/api/generate`.
+
+    Raises:
+        InvalidRequest, ModelNotFound, NotYetSupported: with Ollama's text and status.
+    """
+    keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
+    n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
+    name = _checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
+    prompt, suffix = request.prompt or "", request.suffix or ""
+    if not prompt and keep_alive_s == 0:
+        return UnloadModel(name)
+    raw, template, system = bool(request.raw), request.template or "", request.system or ""
+    context = tuple(request.context or ())
+    if raw and (template or system or context):
+        raise InvalidRequest("raw mode does not support template, system, or context")
+    if not prompt:
+        return LoadModel(name, request.options or {}, keep_alive_s)
+    _refuse_debug(request.debug_render_only)
+    return client.GenerateRequest(
+        model=name,
+        prompt=prompt,
+        suffix=suffix,
+        system=system,
+        template=template,
+        context=context,
+        raw=raw,
+        images=tuple(request.images or ()),
+        format_json=_format(request.format),
+        think=think,
+        options=request.options or {},
+        keep_alive_s=keep_alive_s,
+        truncate=request.truncate is not False,
+        shift=request.shift is not False,
+        n_logprobs=n_logprobs,
+    )
+
+
+def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | UnloadModel:
+    """Translate `/api/chat`.
+
+    Raises:
+        InvalidRequest, NotYetSupported: with Ollama's text and status.
+    """
+    keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
+    n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
+    name = _checked_name(request.model, InvalidRequest("model is required"))
+    messages = [_message(message) for message in request.messages or ()]
+    if not messages:
+        if keep_alive_s == 0:
+            return UnloadModel(name)
+        return LoadModel(name, request.options or {}, keep_alive_s)
+    _refuse_debug(request.debug_render_only)
+    return client.ChatRequest(
+        model=name,
+        messages=messages,
+        tools_json=_tools(request.tools),
+        format_json=_format(request.format),
+        think=think,
+        options=request.options or {},
+        keep_alive_s=keep_alive_s,
+        truncate=request.truncate is not False,
+        shift=request.shift is not False,
+        n_logprobs=n_logprobs,
+    )
+
+
+def embed_request(request: wire.EmbedRequest) -> client.EmbedRequest | LoadModel:
+    """Translate `/api/embed`; no input, an empty string or an empty list only loads the model.
+
+    Raises:
+        InvalidRequest: `invalid input type`; ModelNotFound for an empty name.
+    """
+    keep_alive_s = parse_keep_alive(request.keep_alive)
+    inputs = _inputs(request.input)
+    name = _checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
+    if not inputs:
+        return LoadModel(name, request.options or {}, keep_alive_s)
+    return client.EmbedRequest(
+        model=name,
+        inputs=inputs,
+        truncate=request.truncate is not False,
+        dimensions=max(0, request.dimensions or 0),
+        options=request.options or {},
+        keep_alive_s=keep_alive_s,
+    )
+
+
+def embedding_request(request: wire.EmbeddingRequest) -> client.EmbedRequest | LoadModel:
+    """Translate the old `/api/embeddings`, whose vectors are not normalised.
+
+    Raises:
+        InvalidRequest: `model is required`.
+    """
+    keep_alive_s = parse_keep_alive(request.keep_alive)
+    name = _checked_name(request.model, InvalidRequest("model is required"))
+    if not request.prompt:
+        return LoadModel(name, request.options or {}, keep_alive_s)
+    return client.EmbedRequest(
+        model=name,
+        inputs=(request.prompt,),
+        normalize=False,
+        options=request.options or {},
+        keep_alive_s=keep_alive_s,
+    )
+
+
+def create_request(request: wire.CreateRequest) -> client.CreateRequest:
+    """Translate `/api/create`; the deprecated `name` and `quantization` stand in for the new fields.
+
+    Raises:
+        InvalidRequest, NotYetSupported: for what can be told without the store.
+    """
+    if request.remote_host:
+        raise NotYetSupported("models on a remote host are not supported yet")
+    if request.draft_files or request.draft_quantize:
+        raise NotYetSupported("draft models are not supported yet")
+    return client.CreateRequest(
+        model=request.model or request.name or "",
+        from_=request.from_ or "",
+        files=request.files or {},
+        adapters=request.adapters or {},
+        template=request.template or None,
+        system=request.system or None,
+        licenses=_licenses(request.license),
+        parameters=request.parameters or {},
+        messages=[_message(message) for message in request.messages] if request.messages else None,
+        quantize=request.quantize or request.quantization or "",
+        renderer=request.renderer or "",
+        parser=request.parser or "",
+        requires=request.requires or "",
+    )
+
+
+def local_name(name: str) -> str:
+    """Strip the `:local` suffix; refuse names that ask for Ollama's cloud.
+
+    Raises:
+        InvalidRequest: both suffixes. OlmError 403: a cloud model (olm has no cloud).
+    """
+    base, source = _source(name)
+    if source and _source(base)[1]:
+        raise InvalidRequest(f"use either :local or :cloud, not both: {json.dumps(name)}")
+    if source == "cloud":
+        raise OlmError("ollama cloud is disabled: remote model is unavailable", status=403)
+    return base
+
+
+def _source(name: str) -> tuple[str, str]:
+    stem, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, ""
+    if tag.lower() == "local":
+        return stem, "local"
+    if tag.lower() == "cloud":
+        return stem, "cloud"
+    if tag.lower().endswith("-cloud"):
+        return name[: -len("-cloud")], "cloud"
+    return name, ""
+
+
+def parse_think(value: object) -> Think | None:
+    """Read `think`: a boolean or a level.
+
+    Raises:
+        InvalidRequest: another word or type.
+    """
+    match value:
+        case None | bool():
+            return value
+        case "high" | "medium" | "low" | "max":
+            return value
+        case str():
+            raise InvalidRequest(
+                f"invalid think value: {json.dumps(value)} (must be {_THINK_WORDS})"
+            )
+        case _:
+            raise InvalidRequest(f"think must be a boolean or string ({_THINK_WORDS})")
+
+
+def _checked_name(given: str | None, refusal: OlmError) -> str:
+    """The local name of a model; `refusal` is what this route says of a name that does not parse (spec §1.3)."""
+    name = local_name((given or "").strip())
+    try:
+        ModelName.parse(name)
+    except InvalidName:
+        raise refusal from None
+    return name
+
+
+def _n_logprobs(wanted: bool | None, top: int | None) -> int:
+    top = top or 0
+    if not 0 <= top <= MAX_TOP_LOGPROBS:
+        raise InvalidRequest(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")
+    return top if wanted else -1
+
+
+def _refuse_debug(wanted: bool | None) -> None:
+    if wanted:
+        raise NotYetSupported("_debug_render_only is not supported yet")
+
+
+def _format(raw: msgspec.Raw) -> str:
+    text = bytes(raw).strip()
+    if text in (b"", b"null", b'""'):
+        return ""
+    if text != b'"json"' and not text.startswith(b"{"):
+        shown = json.dumps(text.decode("utf-8", "replace"), ensure_ascii=False)
+        raise OlmError(
+            f'invalid format: {shown}; expected "json" or a valid JSON Schema object', status=500
+        )
+    check_depth(text)
+    return text.decode()
+
+
+def _tools(raw: msgspec.Raw) -> str:
+    text = bytes(raw).strip()
+    if text in (b"", b"null", b"[]"):
+        return ""
+    check_depth(text)
+    check_types(msgspec.json.decode(text), list[wire.Tool], struct="ChatRequest", path=("tools",))
+    return text.decode()
+
+
+def _message(message: wire.Message) -> ChatMessage:
+    return ChatMessage(
+        role=(message.role or "").lower(),
+        content=message.content or "",
+        thinking=message.thinking or "",
+        images=tuple(message.images or ()),
+        tool_calls=tuple(_tool_call(call) for call in message.tool_calls or ()),
+        tool_name=message.tool_name or "",
+        tool_call_id=message.tool_call_id or "",
+    )
+
+
+def _tool_call(call: wire.ToolCall) -> ToolCall:
+    function = call.function or wire.ToolCallFunction()
+    arguments = bytes(function.arguments).strip()
+    if arguments in (b"", b"null"):
+        arguments = b"{}"
+    if not arguments.startswith(b"{"):
+        raise InvalidRequest(
+            "json: cannot unmarshal arguments into Go struct field "
+            "ChatRequest.messages.tool_calls.function.arguments of type api.ToolCallFunctionArguments"
+        )
+    check_depth(arguments)
+    return ToolCall(
+        name=function.name or "",
+        arguments_json=arguments.decode(),
+        id=call.id or "",
+        index=function.index or 0,
+    )
+
+
+def _inputs(value: object) -> Sequence[str]:
+    match value:
+        case None | "":
+            return ()
+        case str():
+            return (value,)
+        case list() if all(isinstance(item, str) for item in value):
+            return tuple(value)
+        case _:
+            raise InvalidRequest("invalid input type")
+
+
+def _licenses(value: object) -> Sequence[str]:
+    match value:
+        case None | "":
+            return ()
+        case str():
+            return (value,)
+        case list():
+            return tuple(item for item in value if isinstance(item, str))
+        case _:
+            raise InvalidRequest("license must be a string or a list of strings")

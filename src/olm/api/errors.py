@@ -1,0 +1,142 @@
+"""What an error looks like on the wire: status, body and headers for each dialect, in one place.
+
+Ollama: `{"error":"…"}` (spec/ollama §1.1). OpenAI and Anthropic wrap the same message (§2.1, §2.7). The status comes
+from the error itself (`olm.errors`); nothing is logged here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+import trio
+
+from olm.api.schemas import to_json
+from olm.errors import Busy, OlmError, ShuttingDown, first_error
+from olm.log import get_logger
+
+__all__ = [
+    "SHUTTING_DOWN",
+    "BodyTooLarge",
+    "Dialect",
+    "SlowBody",
+    "dialect_of",
+    "error_body",
+    "error_headers",
+    "error_line",
+    "expected_error",
+]
+
+Dialect = Literal["ollama", "openai", "anthropic"]
+
+SHUTTING_DOWN: Final = "server is shutting down, please try again later"
+JSON_TYPE: Final = "application/json; charset=utf-8"
+
+_log = get_logger("http")
+
+
+class BodyTooLarge(OlmError):
+    """The request body is larger than olm takes."""
+
+    status = 413
+
+
+class SlowBody(OlmError):
+    """The client stopped in the middle of its request body."""
+
+    status = 408
+
+
+class _OllamaError(msgspec.Struct):
+    error: str
+
+
+class _OpenAIDetail(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class _OpenAIError(msgspec.Struct):
+    error: _OpenAIDetail
+
+
+class _AnthropicDetail(msgspec.Struct):
+    type: str
+    message: str
+
+
+class _AnthropicError(msgspec.Struct):
+    type: str
+    error: _AnthropicDetail
+    request_id: str
+
+
+_OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
+_ANTHROPIC_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def dialect_of(path: str) -> Dialect:
+    """Tell which API a path belongs to, so that its errors take that API's form."""
+    if path.startswith("/v1/messages"):
+        return "anthropic"
+    return "openai" if path.startswith("/v1/") else "ollama"
+
+
+def error_body(error: OlmError, dialect: Dialect = "ollama", request_id: str = "") -> bytes:
+    """Write an error as a JSON document of the dialect."""
+    status = error.http_status
+    match dialect:
+        case "ollama":
+            return to_json(_OllamaError(error.message))
+        case "openai":
+            kind = _OPENAI_TYPES.get(status, "api_error")
+            return to_json(_OpenAIError(_OpenAIDetail(error.message, kind)))
+        case "anthropic":
+            kind = _ANTHROPIC_TYPES.get(status, "api_error")
+            return to_json(
+                _AnthropicError("error", _AnthropicDetail(kind, error.message), request_id)
+            )
+
+
+def error_line(error: OlmError) -> bytes:
+    """Write an error as a line of an NDJSON stream whose status is already out."""
+    return error_body(error) + b"\n"
+
+
+def error_headers(error: OlmError) -> list[tuple[str, str]]:
+    """Header fields that belong to an error: its type, and when to come back if it is worth it."""
+    headers = [("content-type", JSON_TYPE)]
+    if isinstance(error, Busy):
+        retry_after_s = error.details.get("retry_after_s")
+        number = retry_after_s if isinstance(retry_after_s, int | float) else 1
+        headers.append(("retry-after", str(max(1, round(number)))))
+    if isinstance(error, ShuttingDown):
+        headers.append(("connection", "close"))
+    return headers
+
+
+async def expected_error(exc: BaseException, *, request_id: str) -> OlmError:
+    """Turn whatever a handler raised into the one error to answer with; bugs are logged here with their traceback.
+
+    Groups are opened once, at this edge. A group that holds our own cancellation raises that instead.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        if exc.subgroup(trio.Cancelled) is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        known = first_error(exc)
+        if known is not None:
+            return known
+    if isinstance(exc, OlmError):
+        return exc
+    _log.error("request %s failed", request_id, exc_info=exc)
+    return OlmError(f"internal error, see the log for request {request_id}")

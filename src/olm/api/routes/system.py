@@ -1,0 +1,75 @@
+"""Routes that need no model: liveness, version, status, and those olm answers with a refusal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from quart import Quart, Response
+
+from olm.actors.client import Olm
+from olm.api.gate import Call
+from olm.api.routes.endpoint import Handler, add, json_reply
+from olm.api.schemas import VersionResponse, to_json
+from olm.errors import NotYetSupported, OlmError
+
+__all__ = ["OLLAMA_VERSION", "register"]
+
+OLLAMA_VERSION: Final = "0.33.0"
+"""The Ollama whose behaviour this is. Clients compare it: VS Code refuses less than 0.6.4."""
+
+_NOT_YET: Final = (
+    ("POST", "/api/pull", "pulling models"),
+    ("POST", "/api/push", "pushing models"),
+    ("POST", "/v1/chat/completions", "the OpenAI API"),
+    ("POST", "/v1/completions", "the OpenAI API"),
+    ("POST", "/v1/embeddings", "the OpenAI API"),
+    ("GET", "/v1/models", "the OpenAI API"),
+    ("GET", "/v1/models/<path:model>", "the OpenAI API"),
+    ("POST", "/v1/responses", "the OpenAI API"),
+    ("POST", "/v1/audio/transcriptions", "audio"),
+    ("POST", "/v1/messages", "the Anthropic API"),
+)
+_CLOUD: Final = (
+    ("POST", "/api/me", "account lookup is unavailable"),
+    ("POST", "/api/signout", "sign out is unavailable"),
+    ("DELETE", "/api/user/keys/<key>", "sign out is unavailable"),
+    ("POST", "/api/experimental/web_search", "web search is unavailable"),
+    ("POST", "/api/experimental/web_fetch", "web fetch is unavailable"),
+)
+_TEXT: Final = "text/plain; charset=utf-8"
+_STATUS: Final = b'{"cloud":{"disabled":true,"source":"config"}}'
+
+
+def register(app: Quart, _olm: Olm) -> None:
+    """Add these routes to the application."""
+    add(app, ("GET", "HEAD"), "/", _root)
+    add(app, ("GET", "HEAD"), "/api/version", _version)
+    add(app, ("GET",), "/api/status", _status)
+    add(app, ("GET",), "/api/experimental/model-recommendations", _recommendations)
+    for method, path, what in _NOT_YET:
+        add(app, (method,), path, _refusal(NotYetSupported, f"{what}: not supported yet"))
+    for method, path, what in _CLOUD:
+        add(app, (method,), path, _refusal(OlmError, f"ollama cloud is disabled: {what}", 403))
+
+
+async def _root(_call: Call) -> Response:
+    return Response("Ollama is running", content_type=_TEXT)
+
+
+async def _version(_call: Call) -> Response:
+    return json_reply(to_json(VersionResponse(version=OLLAMA_VERSION)))
+
+
+async def _status(_call: Call) -> Response:
+    return json_reply(_STATUS)
+
+
+async def _recommendations(_call: Call) -> Response:
+    return json_reply(b'{"recommendations":[]}')
+
+
+def _refusal(kind: type[OlmError], message: str, status: int | None = None) -> Handler:
+    async def handler(_call: Call, **_variables: str) -> Response:
+        raise kind(message, status=status)
+
+    return handler

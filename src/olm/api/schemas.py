@@ -1,0 +1,376 @@
+"""Wire structs of Ollama's native API, in Ollama's field order, and how they become JSON bytes.
+
+Requests: every field may be absent or `null` (Go treats them alike). Answers: a field with a default is left out when
+it has it, as Go's `omitempty`; a field without one is always written. Source: `api/types.go` of Ollama, commit fb30760
+(spec/ollama §1.4 to §1.17). Checks and meanings are in `dialects.ollama`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Raw
+
+from olm.units import rfc3339
+
+__all__ = [
+    "ChatRequest",
+    "ChatResponse",
+    "CopyRequest",
+    "CreateRequest",
+    "DeleteRequest",
+    "Details",
+    "EmbedRequest",
+    "EmbeddingRequest",
+    "GenerateRequest",
+    "GenerateResponse",
+    "Logprob",
+    "Message",
+    "ProcessModel",
+    "ProcessResponse",
+    "ProgressResponse",
+    "ResponseMessage",
+    "ShowRequest",
+    "ShowResponse",
+    "Stamper",
+    "TagsModel",
+    "TagsResponse",
+    "Tensor",
+    "TokenProb",
+    "Tool",
+    "ToolCall",
+    "ToolCallFunction",
+    "VersionResponse",
+    "go_escape",
+    "to_json",
+]
+
+ABSENT: Final = Raw(b"")
+"""A raw field that the client did not send; `null` is `Raw(b"null")`."""
+
+TokenId = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+Int = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
+
+class _Request(msgspec.Struct, frozen=True):
+    """Base of request structs: unknown fields are ignored, every field has a default."""
+
+
+class ToolCallFunction(_Request, frozen=True, kw_only=True):
+    index: Int | None = None
+    name: str | None = None
+    arguments: Raw = ABSENT
+
+
+class ToolCall(_Request, frozen=True, kw_only=True):
+    id: str | None = None
+    function: ToolCallFunction | None = None
+
+
+class Message(_Request, frozen=True, kw_only=True):
+    role: str | None = None
+    content: str | None = None
+    thinking: str | None = None
+    images: list[bytes] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class ToolFunction(_Request, frozen=True, kw_only=True):
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, object] | None = None
+
+
+class Tool(_Request, frozen=True, kw_only=True):
+    """Only what is checked; the text of a tool travels on as it came, unknown keywords included."""
+
+    type: str | None = None
+    function: ToolFunction | None = None
+
+
+class GenerateRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    template: str | None = None
+    context: list[TokenId] | None = None
+    stream: bool | None = None
+    raw: bool | None = None
+    format: Raw = ABSENT
+    keep_alive: object = None
+    images: list[bytes] | None = None
+    options: dict[str, object] | None = None
+    think: object = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    debug_render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
+    logprobs: bool | None = None
+    top_logprobs: Int | None = None
+
+
+class ChatRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    messages: list[Message] | None = None
+    stream: bool | None = None
+    format: Raw = ABSENT
+    keep_alive: object = None
+    tools: Raw = ABSENT
+    options: dict[str, object] | None = None
+    think: object = None
+    truncate: bool | None = None
+    shift: bool | None = None
+    debug_render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
+    logprobs: bool | None = None
+    top_logprobs: Int | None = None
+
+
+class EmbedRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    input: object = None
+    keep_alive: object = None
+    truncate: bool | None = None
+    dimensions: Int | None = None
+    options: dict[str, object] | None = None
+
+
+class EmbeddingRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    prompt: str | None = None
+    keep_alive: object = None
+    options: dict[str, object] | None = None
+
+
+class ShowRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    system: str | None = None
+    template: str | None = None
+    verbose: bool | None = None
+    options: dict[str, object] | None = None
+    name: str | None = None
+
+
+class CopyRequest(_Request, frozen=True, kw_only=True):
+    source: str | None = None
+    destination: str | None = None
+
+
+class DeleteRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    name: str | None = None
+
+
+class CreateRequest(_Request, frozen=True, kw_only=True):
+    model: str | None = None
+    stream: bool | None = None
+    quantize: str | None = None
+    draft_quantize: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
+    remote_host: str | None = None
+    files: dict[str, str] | None = None
+    draft_files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    template: str | None = None
+    license: object = None
+    system: str | None = None
+    parameters: dict[str, object] | None = None
+    messages: list[Message] | None = None
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
+    info: dict[str, object] | None = None
+    name: str | None = None
+    quantization: str | None = None
+
+
+class _Response(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of answer structs: a default is a zero value that is left out."""
+
+
+class VersionResponse(_Response, frozen=True, kw_only=True):
+    version: str
+
+
+class TokenProb(_Response, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class Logprob(_Response, frozen=True, kw_only=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[TokenProb] | None = None
+
+
+class CallFunction(_Response, frozen=True, kw_only=True):
+    index: int
+    name: str
+    arguments: Raw
+
+
+class Call(_Response, frozen=True, kw_only=True):
+    id: str = ""
+    function: CallFunction
+
+
+class ResponseMessage(_Response, frozen=True, kw_only=True):
+    role: str
+    content: str
+    thinking: str = ""
+    images: list[bytes] | None = None
+    tool_calls: list[Call] | None = None
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class GenerateResponse(_Response, frozen=True, kw_only=True):
+    model: str
+    created_at: str
+    response: str
+    thinking: str = ""
+    done: bool
+    done_reason: str = ""
+    context: tuple[int, ...] = ()
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_cached_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+    tool_calls: list[Call] | None = None
+    logprobs: list[Logprob] | None = None
+
+
+class ChatResponse(_Response, frozen=True, kw_only=True):
+    model: str
+    created_at: str
+    message: ResponseMessage
+    done: bool
+    done_reason: str = ""
+    logprobs: list[Logprob] | None = None
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+    prompt_eval_cached_count: int = 0
+    prompt_eval_duration: int = 0
+    eval_count: int = 0
+    eval_duration: int = 0
+
+
+class Details(_Response, frozen=True, kw_only=True):
+    parent_model: str
+    format: str
+    family: str
+    families: tuple[str, ...] | None
+    parameter_size: str
+    quantization_level: str
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+class TagsModel(_Response, frozen=True, kw_only=True):
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+    capabilities: tuple[str, ...] = ()
+
+
+class TagsResponse(_Response, frozen=True, kw_only=True):
+    models: list[TagsModel]
+
+
+class ProcessModel(_Response, frozen=True, kw_only=True):
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int
+    context_length: int
+
+
+class ProcessResponse(_Response, frozen=True, kw_only=True):
+    models: list[ProcessModel]
+
+
+class Tensor(_Response, frozen=True, kw_only=True):
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class ShowResponse(_Response, frozen=True, kw_only=True):
+    license: str = ""
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    system: str = ""
+    details: Details
+    messages: list[ResponseMessage] | None = None
+    model_info: dict[str, object]
+    projector_info: dict[str, object] | None = None
+    tensors: list[Tensor] | None = None
+    capabilities: tuple[str, ...] = ()
+    modified_at: str
+    requires: str = ""
+
+
+class ProgressResponse(_Response, frozen=True, kw_only=True):
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def go_escape(data: bytes) -> bytes:
+    """Escape what Go's encoder escapes in JSON strings: `<`, `>`, `&` and the two Unicode line separators.
+
+    None of these bytes can stand outside a string in JSON, so replacing them anywhere is safe.
+    """
+    if b"<" in data:
+        data = data.replace(b"<", b"\\u003c")
+    if b">" in data:
+        data = data.replace(b">", b"\\u003e")
+    if b"&" in data:
+        data = data.replace(b"&", b"\\u0026")
+    if b"\xe2\x80" in data:
+        data = data.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return data
+
+
+def to_json(value: object) -> bytes:
+    """Encode as Go would: struct order, zero values left out, HTML characters escaped."""
+    return go_escape(_encode(value))
+
+
+class Stamper:
+    """RFC 3339 stamps with nanoseconds in UTC, for one stream: the second's text is kept between calls.
+
+    Formatting a date costs 3 µs, this 0.4 µs; a stream needs one a token.
+    """
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._prefix = ""
+
+    def stamp(self, epoch_ns: int) -> str:
+        """Write a time as Go's RFC3339Nano does: trailing zeros of the fraction dropped."""
+        second, ns = divmod(epoch_ns, 1_000_000_000)
+        if second != self._second:
+            self._second, self._prefix = second, rfc3339(second * 1_000_000_000)[:-1]
+        if not ns:
+            return f"{self._prefix}Z"
+        return f"{self._prefix}.{ns:09d}".rstrip("0") + "Z"

@@ -1,0 +1,161 @@
+"""Answers that come in pieces: NDJSON with the status decided by the first event, errors in-band after it.
+
+A stream runs as one function in the request's own task: it opens its work, writes, and closes it again, so that every
+scope is left in the order it was entered, whatever ends the stream. (Quart's own way opens the work in the handler and
+iterates it after the handler has returned; a client that leaves in between would leave the work's nursery open.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
+from quart_trio.wrappers import TrioResponse
+
+from olm.actors.client import Progress, Turn
+from olm.api.dialects.ollama_events import Form
+from olm.api.errors import (
+    SHUTTING_DOWN,
+    error_body,
+    error_headers,
+    error_line,
+    expected_error,
+)
+from olm.api.gate import Call
+from olm.api.schemas import ProgressResponse, to_json
+from olm.errors import OlmError, ShuttingDown
+
+__all__ = ["StreamResponse", "Work", "progress_json", "progress_lines", "turn_lines"]
+
+Work = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+"""Opens the work behind a stream: an iterator of whole lines, several at once where several were waiting."""
+
+_NDJSON: Final = ((b"content-type", b"application/x-ndjson"),)
+
+
+class StreamResponse(TrioResponse):
+    """A Quart response that writes itself; `olm.api.app` calls `run` instead of iterating a body."""
+
+    def __init__(self, call: Call, work: Work) -> None:
+        super().__init__()
+        self._call = call
+        self._work = work
+        self._started = False
+
+    async def run(self, send: ASGISendCallable) -> None:
+        """Write the whole answer. Cancellation (the client left) cancels the work and writes nothing more."""
+        with self._call.working() as scope:
+            try:
+                await self._stream(send)
+            except Exception as exc:
+                # The edge of the request: whatever the work raised becomes the one error of this stream.
+                await self._fail(send, await expected_error(exc, request_id=self._call.id))
+        if scope.cancelled_caught:
+            await self._fail(send, ShuttingDown(SHUTTING_DOWN))
+
+    async def _stream(self, send: ASGISendCallable) -> None:
+        async with self._work() as batches:
+            async for batch in batches:
+                if not self._started:
+                    await self._start(send, 200, list(_NDJSON))
+                await send(_body(batch, more=True))
+        if not self._started:
+            await self._start(send, 200, list(_NDJSON))
+        await send(_body(b"", more=False))
+
+    async def _start(
+        self, send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        self._started = True
+        start: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": headers,
+        }
+        await send(start)
+
+    async def _fail(self, send: ASGISendCallable, error: OlmError) -> None:
+        if self._started:
+            await send(_body(error_line(error), more=True))
+        else:
+            body = error_body(error)
+            headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
+            headers.append((b"content-length", str(len(body)).encode()))
+            await self._start(send, error.http_status, headers)
+            await send(_body(body, more=True))
+        await send(_body(b"", more=False))
+
+
+def _body(data: bytes, *, more: bool) -> HTTPResponseBodyEvent:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+@asynccontextmanager
+async def turn_lines(
+    turn: AbstractAsyncContextManager[Turn], form: Form, call: Call
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Open a turn as lines in a dialect's form."""
+    async with turn as events:
+        yield _TurnLines(events, form, call)
+
+
+class _TurnLines:
+    """The lines of one turn. Events that are already waiting come in one batch, each still its own line."""
+
+    def __init__(self, turn: Turn, form: Form, call: Call) -> None:
+        self._turn = turn
+        self._line = form.line
+        self._total_ns = call.elapsed_ns
+        self._pending: OlmError | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._pending is not None:
+            raise self._pending
+        batch = b""
+        while not batch:
+            event = await self._turn.__anext__()
+            load_ns = self._turn.load_ns
+            batch = self._line(event, load_ns=load_ns, total_ns=self._total_ns)
+            try:
+                for waiting in self._turn.drain():
+                    batch += self._line(waiting, load_ns=load_ns, total_ns=self._total_ns)
+            except OlmError as exc:
+                # What came before the error is written first.
+                if not batch:
+                    raise
+                self._pending = exc
+        return batch
+
+
+@asynccontextmanager
+async def progress_lines(
+    job: AbstractAsyncContextManager[AsyncIterator[Progress]],
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Open a job as lines of progress."""
+    async with job as steps:
+        yield _ProgressLines(steps)
+
+
+class _ProgressLines:
+    def __init__(self, steps: AsyncIterator[Progress]) -> None:
+        self._steps = steps
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return progress_json(await self._steps.__anext__()) + b"\n"
+
+
+def progress_json(step: Progress) -> bytes:
+    """One progress object."""
+    return to_json(
+        ProgressResponse(
+            status=step.status, digest=step.digest, total=step.total, completed=step.completed
+        )
+    )

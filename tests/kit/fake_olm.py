@@ -1,0 +1,353 @@
+"""The clients of `olm.actors.client` in memory, driven by scripts: what routes are tested against.
+
+A turn plays a script of events, waits and errors through a bounded channel, as the real one does; what callers asked
+for, and which turns were left early, is recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from olm.actors.client import (
+    ChatRequest,
+    CreateRequest,
+    EmbedRequest,
+    EmbedResult,
+    GenerateRequest,
+    LoadedModel,
+    ModelDetails,
+    ModelSummary,
+    Olm,
+    Progress,
+    ShowResult,
+    StoredModel,
+)
+from olm.chat.types import Done, Piece, TurnEvent
+from olm.errors import DigestMismatch, InvalidName, ModelNotFound
+from olm.store.names import ModelName
+
+__all__ = ["FakeJobs", "FakeModels", "FakeOlm", "FakeStore", "Pause", "Until", "answer"]
+
+DETAILS = ModelDetails(
+    format="gguf",
+    family="llama",
+    families=("llama",),
+    parameter_size="2.4M",
+    quantization_level="Q8_0",
+    context_length=2048,
+    embedding_length=128,
+)
+
+
+@attrs.frozen
+class Pause:
+    """A script waits this many (virtual) seconds."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Until:
+    """A script waits for an event of the test."""
+
+    event: trio.Event
+
+
+Step = TurnEvent | Pause | Until | Exception
+
+
+def answer(*texts: str, reason: str = "stop") -> list[Step]:
+    """A script that says these texts and ends well."""
+    done = Done(
+        reason,  # type: ignore[arg-type]  # a Literal in the real thing
+        n_prompt=11,
+        n_generated=len(texts),
+        prompt_ns=20_000_000,
+        eval_ns=18_000_000,
+    )
+    return [*(Piece(content=text) for text in texts), done]
+
+
+class FakeTurn:
+    def __init__(
+        self, events: trio.MemoryReceiveChannel[TurnEvent | Exception], load_ns: int
+    ) -> None:
+        self._events = events
+        self.load_ns = load_ns
+
+    def __aiter__(self) -> FakeTurn:
+        return self
+
+    async def __anext__(self) -> TurnEvent:
+        event = await self._events.__anext__()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def drain(self) -> Sequence[TurnEvent]:
+        taken: list[TurnEvent] = []
+        while True:
+            try:
+                event = self._events.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return taken
+            if isinstance(event, Exception):
+                raise event
+            taken.append(event)
+
+
+class FakeModels:
+    """Loaded models that say what the script says."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+        self.script: list[Step] = answer("Hi", " there")
+        self.buffer = 16
+        self.load_ns = 41_234_567
+        self.enter_error: Exception | None = None
+        self.vector: tuple[float, ...] = (0.01, -0.0017)
+        self.requests: list[object] = []
+        self.n_running = 0
+        self.n_left_early = 0
+        self.all_ended = trio.Event()
+
+    def chat(self, request: ChatRequest) -> AbstractAsyncContextManager[FakeTurn]:
+        return self._turn(request.model, request)
+
+    def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[FakeTurn]:
+        return self._turn(request.model, request)
+
+    @asynccontextmanager
+    async def _turn(self, model: str, request: object) -> AsyncIterator[FakeTurn]:
+        self.requests.append(request)
+        await self._check(model)
+        send, receive = trio.open_memory_channel[TurnEvent | Exception](self.buffer)
+        self.n_running += 1
+        finished = False
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def play() -> None:
+                    nonlocal finished
+                    with send:
+                        for step in self.script:
+                            if isinstance(step, Pause):
+                                await trio.sleep(step.seconds)
+                            elif isinstance(step, Until):
+                                await step.event.wait()
+                            else:
+                                await send.send(step)
+                    finished = True
+
+                nursery.start_soon(play)
+                with receive:
+                    yield FakeTurn(receive, self.load_ns)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.n_running -= 1
+            self.n_left_early += not finished
+            if not self.n_running:
+                self.all_ended.set()
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        self.requests.append(request)
+        await self._check(request.model)
+        return EmbedResult(
+            [self.vector for _ in request.inputs], 8 * len(request.inputs), 1_019_500
+        )
+
+    async def load(
+        self, model: str, *, options: Mapping[str, object], keep_alive_s: float | None
+    ) -> int:
+        self.requests.append(("load", model, dict(options), keep_alive_s))
+        await self._check(model)
+        return self.load_ns
+
+    async def unload(self, model: str) -> None:
+        self.requests.append(("unload", model))
+        await self._check(model)
+
+    async def ps(self) -> Sequence[LoadedModel]:
+        return [
+            LoadedModel(m.name, m.digest, m.details, m.size_bytes, 0, 2048, 300.0)
+            for m in await self.store.list()
+        ]
+
+    async def _check(self, model: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.enter_error is not None:
+            raise self.enter_error
+        await self.store.get(model)
+
+
+class FakeBlobWriter:
+    def __init__(self, store: FakeStore, digest: str) -> None:
+        self._store = store
+        self._digest = digest
+        self._data = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._store.write_gate is not None:
+            await self._store.write_gate.wait()
+        self._data += data
+        self._store.n_written += len(data)
+
+    async def commit(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        found = "sha256:" + hashlib.sha256(self._data).hexdigest()
+        if found != self._digest:
+            raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{found}"')
+        new = self._digest not in self._store.blobs
+        self._store.blobs[self._digest] = bytes(self._data)
+        return new
+
+
+class FakeStore:
+    """Names and blobs in dictionaries."""
+
+    def __init__(self, *names: str) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.write_gate: trio.Event | None = None
+        self.n_written = 0
+        self.n_open_writers = 0
+        self.models: dict[str, StoredModel] = {}
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        full = ModelName.parse(name)
+        self.models[full.shortest.lower()] = StoredModel(
+            name=full.shortest,
+            full_name=str(full),
+            digest=hashlib.sha256(name.encode()).hexdigest(),
+            size_bytes=2_019_393_189,
+            modified_ns=1_787_335_200_000_000_001,
+            details=DETAILS,
+            capabilities=("completion",),
+            weights=Path("/nowhere"),
+            weights_digest="sha256:" + "0" * 64,
+            licenses=("MIT",),
+        )
+
+    async def list(self) -> Sequence[ModelSummary]:
+        await trio.lowlevel.checkpoint()
+        return [
+            ModelSummary(m.name, m.digest, m.size_bytes, m.modified_ns, m.details, m.capabilities)
+            for m in self.models.values()
+        ]
+
+    async def get(self, name: str) -> StoredModel:
+        await trio.lowlevel.checkpoint()
+        found = self.models.get(ModelName.parse(name).shortest.lower())
+        if found is None:
+            raise ModelNotFound(f"model '{name}' not found")
+        return found
+
+    async def show(self, name: str, *, verbose: bool = False) -> ShowResult:
+        model = await self.get(name)
+        info: dict[str, object] = {
+            "general.architecture": "llama",
+            "llama.context_length": 2048,
+            "tokenizer.ggml.tokens": ["a", "b"] if verbose else None,
+        }
+        return ShowResult(
+            model=model,
+            modelfile=f"# Modelfile\nFROM {model.name}\n",
+            parameters='stop                           "<|im_end|>"',
+            template="{{ .Prompt }}",
+            model_info=info,
+            tensors=[("token_embd.weight", "Q8_0", (128, 512))],
+        )
+
+    async def copy(self, source: str, destination: str) -> None:
+        for label, name in (("source", source), ("destination", destination)):
+            try:
+                ModelName.parse(name)
+            except InvalidName:
+                raise InvalidName(f'{label} "{name}" is invalid') from None
+        try:
+            await self.get(source)
+        except ModelNotFound:
+            raise ModelNotFound(f'model "{source}" not found') from None
+        self.add(destination)
+
+    async def delete(self, name: str) -> None:
+        try:
+            ModelName.parse(name)
+        except InvalidName:
+            raise InvalidName(f'name "{name}" is invalid') from None
+        model = await self.get(name)
+        del self.models[model.name.lower()]
+
+    async def has_blob(self, digest: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        return digest in self.blobs
+
+    @asynccontextmanager
+    async def open_blob_writer(self, digest: str) -> AsyncIterator[FakeBlobWriter]:
+        self.n_open_writers += 1
+        try:
+            yield FakeBlobWriter(self, digest)
+        finally:
+            self.n_open_writers -= 1
+
+
+class FakeJobs:
+    """Jobs that report what the script says."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+        self.script: list[Progress | Exception] = [
+            Progress("parsing GGUF"),
+            Progress("creating new layer sha256:abc"),
+            Progress("writing manifest"),
+            Progress("success"),
+        ]
+        self.requests: list[CreateRequest] = []
+
+    @asynccontextmanager
+    async def create(self, request: CreateRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        self.requests.append(request)
+        await trio.lowlevel.checkpoint()
+        try:
+            ModelName.parse(request.model)
+        except InvalidName:
+            raise InvalidName("invalid model name") from None
+        send, receive = trio.open_memory_channel[Progress | Exception](len(self.script))
+        with send:
+            for step in self.script:
+                send.send_nowait(step)
+        with receive:
+            yield _Steps(receive)
+        self.store.add(request.model)
+
+
+class _Steps:
+    def __init__(self, steps: trio.MemoryReceiveChannel[Progress | Exception]) -> None:
+        self._steps = steps
+
+    def __aiter__(self) -> _Steps:
+        return self
+
+    async def __anext__(self) -> Progress:
+        step = await self._steps.__anext__()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
+class FakeOlm:
+    """All three clients, and the `Olm` that routes get."""
+
+    def __init__(self, *names: str) -> None:
+        self.store = FakeStore(*(names or ("tiny",)))
+        self.models = FakeModels(self.store)
+        self.jobs = FakeJobs(self.store)
+        self.clients = Olm(store=self.store, models=self.models, jobs=self.jobs)
