@@ -13,6 +13,7 @@ from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, drop_ol
 from olm.chat.types import ChatMessage, ChatPrompt, Done, Piece, TextPrompt, TurnEvent
 from olm.errors import ContextTooLong, LoadFailed
 from olm.native import wire
+from olm.native.process import ProcessIdRequest
 
 __all__ = ["FakeModel", "FakeWorker"]
 
@@ -141,6 +142,10 @@ class FakeWorker(Actor):
     @handles(wire.Detokenize)
     def detokenize(self, msg: wire.Detokenize) -> str:
         return bytes(msg.tokens).decode(errors="replace")
+
+    @handles(ProcessIdRequest)
+    def process_id(self, _: ProcessIdRequest) -> int:
+        return 0
 
     @handles(wire.WorkerStatsRequest)
     def stats(self, _: wire.WorkerStatsRequest) -> wire.WorkerStats:

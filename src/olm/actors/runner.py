@@ -29,6 +29,7 @@ from olm.actors.runtime import (
 )
 from olm.errors import ActorStopped, LoadFailed, RunnerCrashed
 from olm.log import get_logger
+from olm.native.process import ProcessIdRequest
 from olm.native.wire import Load, Loaded, LoadProgress
 from olm.units import format_duration
 
@@ -114,7 +115,7 @@ class Runner(Actor):
                 async with self._worker.stream(load_message(config)) as events:
                     async for event in events:
                         if isinstance(event, Loaded):
-                            return self._ready(event, started_s)
+                            return await self._ready(event, started_s)
                         frac = _note_progress(scope, event, frac, config.load_timeout_s)
             except ActorStopped as exc:
                 raise RunnerCrashed(CRASH_TEXT) from exc
@@ -124,7 +125,7 @@ class Runner(Actor):
             f" - none for {format_duration(config.load_timeout_s)}"
         )
 
-    def _ready(self, info: Loaded, started_s: float) -> Ready:
+    async def _ready(self, info: Loaded, started_s: float) -> Ready:
         assert self._worker is not None, "start() has set it"
         _log.info(
             "loaded model=%s n_ctx=%d n_parallel=%d size_mib=%d cpu=%s seconds=%.2f",
@@ -135,7 +136,7 @@ class Runner(Actor):
             info.cpu_variant,
             trio.current_time() - started_s,
         )
-        return Ready(self._worker, info, 0)
+        return Ready(self._worker, info, await self._worker.ask(ProcessIdRequest()))
 
     async def _watch(self, worker: Address) -> None:
         exit_ = await worker.stopped()

@@ -37,7 +37,16 @@ from olm.errors import ActorError, ActorStopped, LoadFailed, OlmError, RunnerCra
 from olm.log import get_logger
 from olm.native.wire import Loaded
 
-__all__ = ["Acquire", "Drain", "Expire", "Lease", "ListLoaded", "Scheduler", "SchedulerConfig"]
+__all__ = [
+    "Acquire",
+    "Drain",
+    "Expire",
+    "Lease",
+    "ListLoaded",
+    "Ping",
+    "Scheduler",
+    "SchedulerConfig",
+]
 
 _log = get_logger("scheduler")
 
@@ -67,6 +76,10 @@ class Expire(Message[None], frozen=True):
     """Let the model with these weights go as soon as it is idle."""
 
     key: Path
+
+
+class Ping(Message[None], frozen=True):
+    """Ask for a sign of life."""
 
 
 class Drain(Message[None], frozen=True):
@@ -154,6 +167,10 @@ class Scheduler(Actor):
         """See `Expire`."""
         self._book.expire(msg.key)
         self._pump()
+
+    @handles(Ping)
+    def ping(self, _: Ping) -> None:
+        """See `Ping`."""
 
     @handles(Drain)
     def drain(self, _: Drain, reply: Reply[None]) -> None:

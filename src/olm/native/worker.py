@@ -27,6 +27,7 @@ from olm.native.feeds import Feed
 from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
+from olm.native.process import ProcessIdRequest
 from olm.native.prompting import fit_inputs, prepare, prompt_size_bytes
 
 __all__ = ["Worker"]
@@ -243,6 +244,11 @@ class Worker(Actor):
             n_prompt_tokens=stats.n_prompt_tokens,
             n_decoded_tokens=stats.n_generated_tokens,
         )
+
+    @handles(ProcessIdRequest)
+    def process_id(self, _: ProcessIdRequest) -> int:
+        """See `ProcessIdRequest`."""
+        return os.getpid()
 
     # -- helpers -------------------------------------------------------------------------------------
 

@@ -1,0 +1,73 @@
+"""The HTTP server as an actor: last of the tree to start, first to stop, and its stop is the drain.
+
+What is served is `olm.api`'s business. The listening sockets belong to the tree, so that a restart of this actor
+refuses nobody and a second daemon on the same port fails before anything else is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from olm.actors.client import Olm
+from olm.actors.runtime import Actor, Message, handles
+from olm.api.app import create_app
+from olm.api.serve import serve
+from olm.api.sockets import Listeners
+from olm.config import Settings
+from olm.log import get_logger
+
+__all__ = ["Ping", "Server", "ServerConfig"]
+
+_log = get_logger("server")
+
+
+class Ping(Message[None], frozen=True):
+    """Ask for a sign of life."""
+
+
+@attrs.frozen
+class ServerConfig:
+    """What a server is made with."""
+
+    olm: Olm
+    settings: Settings
+    listeners: Listeners
+
+
+class Server(Actor):
+    """Serves HTTP while it lives."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._shutdown = trio.Event()
+        self._served = trio.Event()
+        self._urls: Sequence[str] = ()
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        await self.nursery.start(self._serve)
+
+    async def stop(self) -> None:
+        """Refuse new requests, let running ones finish within the drain timeout, then end the rest with an error."""
+        self._shutdown.set()
+        await self._served.wait()
+
+    @handles(Ping)
+    def ping(self, _: Ping) -> None:
+        """See `Ping`."""
+
+    async def _serve(self, task_status: trio.TaskStatus[Sequence[str]]) -> None:
+        config = self._config
+        try:
+            await serve(
+                create_app(config.olm, config.settings),
+                config.listeners,
+                drain_timeout_s=config.settings.drain_timeout_s,
+                shutdown=self._shutdown,
+                task_status=task_status,
+            )
+        finally:
+            self._served.set()
