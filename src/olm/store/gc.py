@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -45,21 +44,19 @@ class Janitor:
         self._blobs = blobs
         self._catalog = catalog
         self._clock = clock
-        self._leases: Counter[Digest] = Counter()
+        self._leases: dict[str, set[Digest]] = {}
         self._uploads: dict[Digest, float] = {}
         self._condemned: set[Digest] = set()
 
-    def hold(self, digests: Iterable[Digest]) -> None:
-        """Keep blobs until `release`, once for each hold."""
-        self._leases.update(digests)
+    def hold(self, owner: str, digests: Iterable[Digest]) -> None:
+        """Keep more blobs until `owner` releases all of its own."""
+        self._leases.setdefault(owner, set()).update(digests)
 
-    def release(self, digests: Iterable[Digest]) -> list[Digest]:
-        """End a hold; what was to be pruned meanwhile and is still unwanted goes now. Returns what went."""
-        for digest in digests:
-            self._leases[digest] -= 1
-            if self._leases[digest] <= 0:
-                del self._leases[digest]
-        return self.prune(self._condemned)
+    def release(self, owner: str, leftovers: Iterable[Digest] = ()) -> list[Digest]:
+        """End an owner's leases. What nobody wants now goes, if it is a leftover of the owner or was to be pruned
+        meanwhile. Returns what went; doing it twice does no harm."""
+        self._leases.pop(owner, None)
+        return self.prune(self._condemned | set(leftovers))
 
     def touch(self, digest: Digest) -> None:
         """Keep a blob that was just uploaded, or found to be there, for the create that will follow."""
@@ -79,11 +76,12 @@ class Janitor:
             return []
         for entry in entries:
             wanted -= entry.manifest.blobs()
+        held = set().union(*self._leases.values()) & wanted
         now = self._clock()
-        leased = {d for d in wanted if d in self._leases or self._uploads.get(d, now) > now}
-        # An upload's lease ends by itself; if nobody uses the blob, the next start removes it.
-        self._condemned = {d for d in leased if d in self._leases}
-        gone = sorted(wanted - leased, key=str)
+        uploaded = {digest for digest in wanted if self._uploads.get(digest, now) > now}
+        # An upload's lease ends by itself; if nobody uses the blob, a later start removes it.
+        self._condemned = (self._condemned - wanted) | held
+        gone = sorted(wanted - held - uploaded, key=str)
         for digest in gone:
             self._blobs.remove(digest)
         return gone

@@ -56,9 +56,14 @@ class FactsIndex:
                 raise CorruptStore(f"blob {digest} is missing from the store")
             with disk_errors("read a model's header"):
                 found = facts_of(read_header(self._blobs.path(digest)))
-            self._remember()
-            self._file.weights[digest.hex] = found
+            self.learn(digest, found)
         return found
+
+    def learn(self, digest: Digest, facts: ModelFacts) -> None:
+        """Take facts that somebody else read from the blob's header."""
+        if digest.hex not in self._file.weights:
+            self._remember()
+            self._file.weights[digest.hex] = facts
 
     def weights_or_none(self, digest: Digest) -> ModelFacts | None:
         """The facts of a GGUF blob; None when it is damaged or missing, for lists that must not fail over one."""

@@ -1,0 +1,231 @@
+"""Create jobs: one temporary actor for each, and `Jobs`, the typed client that starts them.
+
+A job holds its blobs against pruning, reads headers and writes small layers in threads, and publishes through the
+store actor at the very end; until then nothing is visible, and a job that is cancelled or killed leaves no name behind.
+What becomes a layer is decided in `olm.store.create_plan`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from olm.actors.client import CreateRequest, Progress
+from olm.actors.runtime import (
+    Actor,
+    ChildSpec,
+    StreamMessage,
+    StreamSink,
+    Supervisor,
+    streams,
+)
+from olm.actors.store import BeginCreate, Hold, Learn, Publish, Release, Store
+from olm.errors import GgufError, InvalidRequest, ModelNotFound
+from olm.gguf import ModelFacts, facts_of, read_header
+from olm.gguf.reader import NOT_GGUF
+from olm.store.create_plan import (
+    Text,
+    Wishes,
+    check_files,
+    check_quantize,
+    config_of,
+    file_layers,
+    plan_layers,
+    refuse_formats,
+)
+from olm.store.disk import disk_errors
+from olm.store.manifests import Layer, config_layer, encode_manifest
+from olm.store.names import Digest, ModelName
+
+__all__ = ["CheckedRequest", "CreateJob", "Jobs", "check_request"]
+
+_STOP_S = 10.0
+_MAX_THREADS = 2  # jobs read headers and write small files; the disk is the limit, not we
+
+
+@attrs.frozen(kw_only=True)
+class CheckedRequest:
+    """A create request whose every name, path, digest and value is in order."""
+
+    model: ModelName
+    from_: str
+    files: Mapping[str, Digest]
+    adapters: Mapping[str, Digest]
+    wishes: Wishes
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The uploaded blobs that the job needs."""
+        return tuple(str(digest) for digest in (*self.files.values(), *self.adapters.values()))
+
+
+def check_request(request: CreateRequest) -> CheckedRequest:
+    """Check all that can be checked before any work, in Ollama's order and words.
+
+    Raises:
+        InvalidName, InvalidRequest, InvalidOption: the request is wrong.
+        NotYetSupported: it is right, but olm cannot do it yet.
+    """
+    name = ModelName.parse(request.model)
+    files = check_files(request.files)
+    adapters = check_files(request.adapters)
+    if not request.from_ and not files:
+        raise InvalidRequest("neither 'from' or 'files' was specified")
+    if request.from_:
+        ModelName.parse(request.from_)
+    if len(adapters) > 1:
+        raise InvalidRequest("only one adapter is currently supported")
+    refuse_formats([*files, *adapters])
+    check_quantize(request.quantize)
+    wishes = Wishes(
+        template=request.template or "",
+        system=request.system or "",
+        licenses=request.licenses,
+        parameters=request.parameters,
+        messages=request.messages or (),
+        renderer=request.renderer,
+        parser=request.parser,
+        requires=request.requires,
+    )
+    return CheckedRequest(
+        model=name, from_=request.from_, files=files, adapters=adapters, wishes=wishes
+    )
+
+
+class _Run(StreamMessage[Progress], frozen=True):
+    """Do the work; progress until the model is there. Closing the stream cancels it."""
+
+
+class CreateJob(Actor):
+    """One create, from the checked request to the manifest. Temporary."""
+
+    __slots__ = ("_created", "_limiter", "_request", "_store")
+
+    def __init__(
+        self, request: CheckedRequest, store: Store, limiter: trio.CapacityLimiter
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._limiter = limiter
+        self._created: list[Digest] = []
+
+    async def stop(self) -> None:
+        """Let the blobs go: those of the new model are referenced by now, leftovers are removed."""
+        leftovers = tuple(str(digest) for digest in self._created)
+        await self._store.actor.ask(Release(self.name, leftovers), wait_for_restart=True)
+
+    @streams(_Run)
+    async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
+        """Run the job. Raises ModelNotFound, InvalidRequest, GgufError, NotYetSupported, DiskFull, StoreError."""
+        request, actor = self._request, self._store.actor
+        base = await actor.ask(BeginCreate(self.name, request.from_, request.digests))
+        if request.from_ and base is None:
+            raise ModelNotFound(
+                f"model '{request.from_}' not found: it is not in the store, and pulling models is not supported yet"
+            )
+        files = await self._read(request.files, out)
+        adapters = await self._read(request.adapters, out)
+        found = [*file_layers(files, adapters=False), *file_layers(adapters, adapters=True)]
+        weights = [facts for *_, facts in files if facts.kind == "model"]
+        if base is None and not weights:
+            raise InvalidRequest("no model among the files: FROM needs the weights of a model")
+        planned = plan_layers(base, found, request.wishes)
+        projectors = [facts for *_, facts in files if facts.kind == "projector"]
+        config = config_of(base, weights[0] if weights else None, projectors, request.wishes)
+        layers = await self._write(planned, out)
+        stored_config, _is_new = await self._put(config)
+        await out.send(Progress("writing manifest"))
+        data = encode_manifest(config_layer(stored_config, len(config)), layers)
+        await actor.ask(Publish(str(request.model), data))
+        await out.send(Progress("success"))
+
+    async def _read(
+        self, files: Mapping[str, Digest], out: StreamSink[Progress]
+    ) -> list[tuple[str, Digest, int, ModelFacts]]:
+        found: list[tuple[str, Digest, int, ModelFacts]] = []
+        for name, digest in files.items():
+            size = self._store.blobs.size(digest)
+            if size is None:
+                raise InvalidRequest(f"{name}: blob {digest} is not in the store, upload it first")
+            await out.send(Progress("parsing GGUF"))
+            found.append((name, digest, size, await self._facts(name, digest)))
+        return found
+
+    async def _facts(self, name: str, digest: Digest) -> ModelFacts:
+        path = self._store.blobs.path(digest)
+        try:
+            with disk_errors(f"read {name}"):
+                header = await trio.to_thread.run_sync(read_header, path, limiter=self._limiter)
+        except GgufError as exc:
+            raise GgufError(_named(exc.message, name)) from exc
+        facts = facts_of(header)
+        await self._store.actor.ask(Learn(str(digest), facts))
+        return facts
+
+    async def _write(
+        self, planned: Sequence[Layer | Text], out: StreamSink[Progress]
+    ) -> list[Layer]:
+        """Store the small layers, then report all of them in order, as Ollama does."""
+        layers: list[Layer] = []
+        statuses: list[str] = []
+        for item in planned:
+            if isinstance(item, Layer):
+                layer, is_new = item, False
+            else:
+                digest, is_new = await self._put(item.data)
+                layer = Layer(item.media_type, str(digest), len(item.data))
+            layers.append(layer)
+            verb = "creating new" if is_new else "using existing"
+            statuses.append(f"{verb} layer {layer.digest}")
+        for status in statuses:
+            await out.send(Progress(status))
+        return layers
+
+    async def _put(self, data: bytes) -> tuple[Digest, bool]:
+        digest = Digest.of(data)
+        await self._store.actor.ask(Hold(self.name, (str(digest),)))
+        # Noted before it exists: whatever happens in the thread, `stop` looks after it.
+        self._created.append(digest)
+        return await trio.to_thread.run_sync(self._store.blobs.put, data, limiter=self._limiter)
+
+
+def _named(message: str, name: str) -> str:
+    """The exact text for what is no GGUF at all, which clients know; the file's name before anything else."""
+    return message if message == NOT_GGUF else f"{name}: {message}"
+
+
+@attrs.frozen
+class Jobs:
+    """`olm.actors.client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them."""
+
+    supervisor: Supervisor
+    store: Store
+    _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
+    )
+
+    @asynccontextmanager
+    async def create(self, request: CreateRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more."""
+        checked = check_request(request)
+        name = f"create-{next(self._numbers)}"
+        address = await self.supervisor.start_child(
+            ChildSpec(
+                name,
+                partial(CreateJob, checked, self.store, self._limiter),
+                restart="temporary",
+                stop_within_s=_STOP_S,
+            )
+        )
+        try:
+            async with address.stream(_Run()) as progress:
+                yield progress
+        finally:
+            with trio.move_on_after(2 * _STOP_S, shield=True):
+                await self.supervisor.stop_child(name, "the create request has ended")

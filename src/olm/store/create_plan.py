@@ -1,0 +1,225 @@
+"""What `create` decides: which file is what, which layers the new model has, and its config. Pure.
+
+Rules and error texts are Ollama's (`server/create.go`, commit fb30760; spec/ollama §1.16). Reading headers, writing
+blobs and the order of statuses are `olm.actors.create`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import msgspec
+
+from olm.chat.options import coerce_options
+from olm.chat.types import ChatMessage
+from olm.errors import GgufError, InvalidName, InvalidRequest, NotYetSupported
+from olm.gguf import ModelFacts
+from olm.store.manifests import (
+    ADAPTER,
+    LICENSE,
+    MESSAGES,
+    MODEL,
+    PARAMS,
+    PROJECTOR,
+    PROMPT,
+    SYSTEM,
+    TEMPLATE,
+    ImageConfig,
+    Layer,
+)
+from olm.store.messages import encode_messages
+from olm.store.names import Digest
+
+__all__ = [
+    "Base",
+    "Text",
+    "Wishes",
+    "check_files",
+    "check_quantize",
+    "config_of",
+    "file_layers",
+    "plan_layers",
+    "refuse_formats",
+]
+
+_NOT_GGUF: Final = (".safetensors", ".bin", ".pth", ".pt")
+_QUANTIZE: Final = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+_SEMVER: Final = re.compile(r"v?\d+\.\d+\.\d+([-+].*)?")
+
+
+@attrs.frozen
+class Base:
+    """The model that `from` names: the layers and the config to inherit, its parameters decoded."""
+
+    name: str
+    layers: Sequence[Layer]
+    config: ImageConfig
+    parameters: Mapping[str, object]
+
+
+@attrs.frozen(kw_only=True)
+class Wishes:
+    """The parts of a create request that become small layers and config fields; empty means inherit."""
+
+    template: str = ""
+    system: str = ""
+    licenses: Sequence[str] = ()
+    parameters: Mapping[str, object] = attrs.field(factory=dict)
+    messages: Sequence[ChatMessage] = ()
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        """Check what can be checked early. Raises InvalidOption, InvalidRequest."""
+        coerce_options(self.parameters)
+        if self.requires and not _SEMVER.fullmatch(self.requires):
+            raise InvalidRequest("requires must be a valid semver (e.g. 0.14.0)")
+
+
+@attrs.frozen
+class Text:
+    """A small layer that is not stored yet."""
+
+    media_type: str
+    data: bytes
+
+
+def check_files(files: Mapping[str, str]) -> dict[str, Digest]:
+    """Check the names and digests of uploaded files.
+
+    Raises:
+        InvalidRequest: `file path must be relative`.
+        InvalidName: `invalid digest format`.
+    """
+    checked: dict[str, Digest] = {}
+    for path, digest in files.items():
+        parts = path.split("/")
+        if not path or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in parts):
+            raise InvalidRequest("file path must be relative")
+        try:
+            checked[path] = Digest.parse(digest)
+        except InvalidName as exc:
+            raise InvalidName("invalid digest format") from exc
+    return checked
+
+
+def check_quantize(wanted: str) -> None:
+    """Refuse a quantization. Raises InvalidRequest for a type that is none, NotYetSupported for the others."""
+    if not wanted:
+        return
+    if wanted.upper() not in (*_QUANTIZE, "Q4_K"):
+        raise InvalidRequest(
+            f"unsupported quantization type {wanted.upper()} - supported types are "
+            "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
+        )
+    raise NotYetSupported("quantizing models is not supported yet")
+
+
+def refuse_formats(names: Sequence[str]) -> None:
+    """Say early which formats olm cannot make a model from yet. Raises NotYetSupported."""
+    for name in names:
+        lower = name.lower()
+        if lower.endswith(".safetensors"):
+            raise NotYetSupported("converting safetensors models is not supported yet")
+        if lower.endswith(_NOT_GGUF):
+            raise NotYetSupported("converting PyTorch models is not supported yet")
+
+
+def file_layers(
+    files: Sequence[tuple[str, Digest, int, ModelFacts]], *, adapters: bool
+) -> list[Layer]:
+    """Sort read GGUF files into layers by what their headers say they are.
+
+    Args:
+        files: (name, digest, size in bytes, facts).
+        adapters: they came as adapters, and must be.
+
+    Raises:
+        NotYetSupported: a part of a split model.
+        GgufError: an adapter that is none.
+        InvalidRequest: two text models.
+    """
+    layers: list[Layer] = []
+    for name, digest, size, facts in files:
+        if facts.n_splits > 1:
+            raise NotYetSupported(f"{name}: split GGUF models are not supported yet")
+        if adapters and facts.kind != "adapter":
+            raise GgufError(f"{name} is not an adapter: its GGUF header says it is a {facts.kind}")
+        media_type = {"adapter": ADAPTER, "projector": PROJECTOR}.get(facts.kind, MODEL)
+        layers.append(Layer(media_type, str(digest), size))
+    if sum(layer.media_type == MODEL for layer in layers) > 1:
+        raise InvalidRequest("only one model can be created from: found several GGUF models")
+    return layers
+
+
+def plan_layers(base: Base | None, files: Sequence[Layer], wishes: Wishes) -> list[Layer | Text]:
+    """Put together the layers of the new model: inherited ones, files, then what the request adds or replaces."""
+    inherited = [
+        Layer(item.media_type, item.digest, item.size, base.name if base else "", item.name)
+        for item in (base.layers if base else ())
+    ]
+    replaced = {layer.media_type for layer in files} & {MODEL, PROJECTOR}
+    added: list[Text] = []
+    if wishes.template:
+        replaced |= {TEMPLATE, PROMPT}
+        added.append(Text(TEMPLATE, wishes.template.encode()))
+    if wishes.system:
+        replaced.add(SYSTEM)
+        added.append(Text(SYSTEM, wishes.system.encode()))
+    added += [Text(LICENSE, text.encode()) for text in wishes.licenses]
+    if wishes.parameters:
+        replaced.add(PARAMS)
+        added.append(Text(PARAMS, _params(base, wishes.parameters)))
+    if wishes.messages:
+        replaced.add(MESSAGES)
+        added.append(Text(MESSAGES, encode_messages(wishes.messages)))
+    kept = [layer for layer in inherited if layer.media_type not in replaced]
+    return [*kept, *files, *added]
+
+
+def _params(base: Base | None, wanted: Mapping[str, object]) -> bytes:
+    """Merge key by key, the request winning; keys in order, as Go writes maps. What olm does not know is inherited."""
+    merged = {**(base.parameters if base else {}), **coerce_options(wanted)}
+    return msgspec.json.encode(dict(sorted(merged.items())))
+
+
+def config_of(
+    base: Base | None, weights: ModelFacts | None, projectors: Sequence[ModelFacts], wishes: Wishes
+) -> bytes:
+    """Write the config blob.
+
+    Args:
+        base: whose config is inherited where nothing says otherwise.
+        weights: facts of a model file of the request, None when the weights are inherited.
+        projectors: facts of its projector files.
+    """
+    config = base.config if base else ImageConfig()
+    if weights is not None:
+        config = msgspec.structs.replace(
+            config,
+            model_format="gguf",
+            model_family=weights.architecture,
+            model_families=(weights.architecture,),
+            model_type=weights.parameter_size,
+            file_type=weights.quantization_level,
+            context_length=weights.n_ctx_train,
+            embedding_length=weights.n_embd,
+        )
+    families = dict.fromkeys(
+        [*(config.model_families or ()), *(facts.architecture for facts in projectors)]
+    )
+    return msgspec.json.encode(
+        msgspec.structs.replace(
+            config,
+            model_families=tuple(families) or None,
+            renderer=wishes.renderer or config.renderer,
+            parser=wishes.parser or config.parser,
+            requires=wishes.requires.removeprefix("v") or config.requires,
+            architecture="amd64",
+            os="linux",
+        )
+    )

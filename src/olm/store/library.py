@@ -1,0 +1,209 @@
+"""One store as a whole: open and lock it, look models up, publish, copy and delete them. Blocking, one owner.
+
+Reading of blobs and writing of new ones needs no owner (`BlobStore`); everything that changes names goes through
+here, called from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from olm.errors import CorruptStore, InvalidName, ModelNotFound, StoreError
+from olm.store.blobs import BlobStore
+from olm.store.builtin import ensure_builtin, note_removed
+from olm.store.capabilities import capabilities
+from olm.store.catalog import Catalog, Entry
+from olm.store.disk import StoreLock, disk_errors
+from olm.store.gc import Janitor, maintain
+from olm.store.index import FactsIndex
+from olm.store.manifests import MODEL, PROJECTOR, PROMPT, TEMPLATE, ManifestStore
+from olm.store.model import Listed, Model, has_files, read_model
+from olm.store.names import ModelName
+
+__all__ = ["Library"]
+
+_log = logging.getLogger(__name__)
+
+
+class Library:
+    """An open store. Not thread safe: its owner calls it from one thread at a time."""
+
+    def __init__(self, root: Path, lock: StoreLock | None, *, noprune: bool) -> None:
+        """Private: use `open`."""
+        self.root = root
+        self.blobs = BlobStore(root / "blobs")
+        self.manifests = ManifestStore(root / "manifests")
+        self.catalog = Catalog(self.manifests, self.blobs)
+        self.index = FactsIndex(root / "olm-index.json", self.blobs)
+        self.janitor = Janitor(self.blobs, self.catalog)
+        self._models: dict[ModelName, Model] = {}
+        self._lock = lock
+        self._noprune = noprune
+
+    @classmethod
+    def open(cls, root: Path, *, noprune: bool = False, builtin: bool = True) -> Library:
+        """Open a store for a daemon: create its folders, lock it, put it in order, add the built-in model.
+
+        Args:
+            root: the store's folder; made if it is missing.
+            noprune: leave unreferenced blobs alone (OLLAMA_NOPRUNE).
+            builtin: make the built-in model present.
+
+        Raises:
+            StoreLocked: another daemon has it.
+            DiskFull, StoreError: it cannot be written.
+        """
+        with disk_errors(f"use the model store {root}"):
+            for folder in (root, root / "blobs", root / "manifests"):
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        lock = StoreLock(root)
+        try:
+            library = cls(root, lock, noprune=noprune)
+            if builtin:
+                ensure_builtin(root, library.blobs, library.manifests)
+            maintain(
+                library.manifests,
+                library.blobs,
+                library.catalog,
+                prune=not noprune,
+                now_s=time.time(),
+            )
+        except BaseException:
+            lock.close()
+            raise
+        return library
+
+    @classmethod
+    def look(cls, root: Path) -> Library:
+        """Open a store to read it, without a lock and without changing anything; writing methods must not be used."""
+        return cls(root, None, noprune=True)
+
+    def close(self) -> None:
+        """Save what was learnt and let the lock go. Raises nothing for a full disk: the index is only a cache."""
+        if self._lock is not None:
+            self.save_index()
+            self._lock.close()
+            self._lock = None
+
+    def save_index(self) -> None:
+        """Write the index of facts if it grew; it is only a cache, so a disk that says no is logged and borne."""
+        try:
+            self.index.save()
+        except StoreError as exc:
+            _log.warning("%s", exc)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def list(self) -> Sequence[Listed]:
+        """All models, newest first, with what is known of their weights. Raises StoreError."""
+        listed = [self._listed(entry) for entry in self.catalog.entries()]
+        if self._lock is not None:
+            self.save_index()
+        return listed
+
+    def find(self, name: str) -> Entry | None:
+        """Look a name up, ignoring case. Raises InvalidName, CorruptStore."""
+        return self.catalog.find(ModelName.parse(name))
+
+    def get(self, name: str) -> Model:
+        """Resolve a model to its files and facts.
+
+        Raises:
+            InvalidName, CorruptStore, GgufError, NotYetSupported.
+            ModelNotFound: `model 'x' not found`.
+        """
+        entry = self.find(name)
+        if entry is None:
+            raise ModelNotFound(f"model '{name}' not found")
+        known = self._models.get(entry.name)
+        if known is None or known.entry != entry or not has_files(known, self.blobs):
+            known = read_model(entry, self.catalog.config(entry), self.blobs, self.index)
+            self._models[entry.name] = known
+        return known
+
+    def _listed(self, entry: Entry) -> Listed:
+        try:
+            config = self.catalog.config(entry)
+        except CorruptStore:
+            return Listed(entry, None, None, ())
+        weights = entry.manifest.of_type(MODEL)
+        facts = self.index.weights_or_none(weights[0].blob) if weights else None
+        if facts is None:
+            return Listed(entry, config, None, tuple(config.capabilities or ()))
+        templates = entry.manifest.of_type(TEMPLATE) or entry.manifest.of_type(PROMPT)
+        projectors = [
+            found
+            for layer in entry.manifest.of_type(PROJECTOR)
+            if (found := self.index.weights_or_none(layer.blob)) is not None
+        ]
+        try:
+            template = self.index.template(templates[-1].blob) if templates else None
+        except CorruptStore:
+            template = None
+        known = capabilities(config.capabilities or (), facts, template, projectors)
+        return Listed(entry, config, facts, known)
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def publish(self, name: ModelName, data: bytes) -> ModelName:
+        """Put a manifest under a name, replacing what is there; blobs only the old one needed go.
+
+        Returns the name in its stored case. Raises DiskFull, StoreError; the old manifest then stays.
+        """
+        stored = self.catalog.in_stored_case(name)
+        try:
+            old = self.catalog.find(stored)
+        except CorruptStore:
+            old = None  # replacing a damaged manifest is how a user repairs it
+        self.manifests.write(stored, data)
+        if old is not None and not self._noprune:
+            self.janitor.prune(old.manifest.blobs())
+        return stored
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model a second name: the manifest is copied byte for byte.
+
+        Raises:
+            InvalidName: `source "x" is invalid`, `destination "x" is invalid`.
+            ModelNotFound: `model "x" not found`.
+            DiskFull, StoreError.
+        """
+        origin = _parse(source, f'source "{source}" is invalid')
+        target = _parse(destination, f'destination "{destination}" is invalid')
+        entry = self.catalog.find(origin)
+        if entry is None:
+            raise ModelNotFound(f'model "{source}" not found')
+        if not target.same_as(entry.name):
+            self.publish(target, entry.data)
+
+    def delete(self, name: str) -> None:
+        """Remove a name and the blobs that nothing else needs.
+
+        Raises:
+            InvalidName: `name "x" is invalid`.
+            ModelNotFound: `model 'x' not found`.
+            StoreError.
+        """
+        wanted = _parse(name, f'name "{name}" is invalid')
+        stored = self.catalog.in_stored_case(wanted)
+        if self.manifests.find(stored) is None:
+            raise ModelNotFound(f"model '{name}' not found")
+        try:
+            entry = self.catalog.find(stored)
+        except CorruptStore:
+            entry = None  # a damaged model can be deleted; its blobs are found at the next start
+        note_removed(self.root, stored)
+        self.manifests.remove(stored)
+        self._models.pop(stored, None)
+        if entry is not None:
+            self.janitor.prune(entry.manifest.blobs())
+
+
+def _parse(text: str, message: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except InvalidName as exc:
+        raise InvalidName(message) from exc

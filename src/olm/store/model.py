@@ -1,0 +1,156 @@
+"""A model read out of the store: its layers as values, its weights as paths and facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import msgspec
+
+from olm.chat.types import ChatMessage
+from olm.errors import CorruptStore, NotYetSupported
+from olm.gguf import ModelFacts
+from olm.store.blobs import BlobStore
+from olm.store.capabilities import capabilities, uses_go_template
+from olm.store.catalog import Entry
+from olm.store.index import FactsIndex
+from olm.store.manifests import (
+    ADAPTER,
+    LICENSE,
+    MESSAGES,
+    MODEL,
+    PARAMS,
+    PROJECTOR,
+    PROMPT,
+    SYSTEM,
+    TEMPLATE,
+    ImageConfig,
+    Layer,
+)
+from olm.store.messages import decode_messages
+from olm.store.names import Digest
+
+__all__ = ["Listed", "Model", "decode_params", "has_files", "read_model"]
+
+
+@attrs.frozen
+class Listed:
+    """A model as a list shows it: config and facts are None when they cannot be read."""
+
+    entry: Entry
+    config: ImageConfig | None
+    facts: ModelFacts | None
+    capabilities: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Model:
+    """A model resolved: paths of blobs that are in the store, texts and values of its small layers.
+
+    `parent` is the model its weights were inherited from; `prefers_go_template` what Ollama would render with.
+    """
+
+    entry: Entry
+    config: ImageConfig
+    facts: ModelFacts
+    weights: Path
+    weights_digest: Digest
+    parent: str
+    projectors: tuple[Path, ...]
+    adapters: tuple[Path, ...]
+    template: str
+    prefers_go_template: bool
+    system: str
+    messages: tuple[ChatMessage, ...]
+    parameters: Mapping[str, object]
+    licenses: tuple[str, ...]
+    capabilities: tuple[str, ...]
+
+
+def read_model(entry: Entry, config: ImageConfig, blobs: BlobStore, index: FactsIndex) -> Model:
+    """Read the layers of a model.
+
+    Raises:
+        CorruptStore: a blob is missing, cut or damaged.
+        GgufError: the weights are no sound GGUF.
+        NotYetSupported: the weights are in another format.
+    """
+    manifest, shortest = entry.manifest, entry.name.shortest
+    layers = manifest.of_type(MODEL)
+    if config.model_format not in ("", "gguf"):
+        raise NotYetSupported(
+            f"model '{shortest}' is in {config.model_format} format, which is not supported yet"
+        )
+    if not layers:
+        raise CorruptStore(f"model '{shortest}' has no weights")
+    files = (*layers[:1], *manifest.of_type(PROJECTOR), *manifest.of_type(ADAPTER))
+    for layer in files:
+        _check_size(layer, blobs, shortest)
+    facts = index.weights(layers[0].blob)
+    templates = manifest.of_type(TEMPLATE) or manifest.of_type(PROMPT)
+    template = index.template(templates[-1].blob) if templates else None
+    projectors = [index.weights(layer.blob) for layer in manifest.of_type(PROJECTOR)]
+    systems, licenses = _texts(manifest.of_type(SYSTEM), blobs), manifest.of_type(LICENSE)
+    return Model(
+        entry=entry,
+        config=config,
+        facts=facts,
+        weights=blobs.path(layers[0].blob),
+        weights_digest=layers[0].blob,
+        parent=layers[0].from_,
+        projectors=tuple(blobs.path(layer.blob) for layer in manifest.of_type(PROJECTOR)),
+        adapters=tuple(blobs.path(layer.blob) for layer in manifest.of_type(ADAPTER)),
+        template=_texts(templates, blobs)[-1] if templates else "",
+        prefers_go_template=uses_go_template(facts, template),
+        system=systems[-1] if systems else "",
+        messages=_messages(manifest.of_type(MESSAGES), blobs),
+        parameters=_params(manifest.of_type(PARAMS), blobs),
+        licenses=_texts(licenses, blobs),
+        capabilities=capabilities(config.capabilities or (), facts, template, projectors),
+    )
+
+
+def has_files(model: Model, blobs: BlobStore) -> bool:
+    """Whether the weights of a model that was read before are still there, whole."""
+    manifest = model.entry.manifest
+    files = (
+        *manifest.of_type(MODEL)[:1],
+        *manifest.of_type(PROJECTOR),
+        *manifest.of_type(ADAPTER),
+    )
+    return all(blobs.size(layer.blob) == layer.size for layer in files)
+
+
+def _check_size(layer: Layer, blobs: BlobStore, shortest: str) -> None:
+    size = blobs.size(layer.blob)
+    if size is None:
+        raise CorruptStore(f"model '{shortest}': blob {layer.digest} is missing from the store")
+    if size != layer.size:
+        raise CorruptStore(
+            f"model '{shortest}': blob {layer.digest} has {size} bytes, not {layer.size}; "
+            "delete the model and create it again"
+        )
+
+
+def _texts(layers: Sequence[Layer], blobs: BlobStore) -> tuple[str, ...]:
+    return tuple(blobs.read(layer.blob).decode(errors="replace") for layer in layers)
+
+
+def _params(layers: Sequence[Layer], blobs: BlobStore) -> dict[str, object]:
+    merged: dict[str, object] = {}
+    for layer in layers:
+        merged.update(decode_params(blobs.read(layer.blob)))
+    return merged
+
+
+def _messages(layers: Sequence[Layer], blobs: BlobStore) -> tuple[ChatMessage, ...]:
+    return decode_messages(blobs.read(layers[-1].blob)) if layers else ()
+
+
+def decode_params(data: bytes) -> dict[str, object]:
+    """Read a params layer. Raises CorruptStore when it is no JSON object."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise CorruptStore(f"a params layer in the store is damaged: {exc}") from exc
