@@ -1,0 +1,389 @@
+"""The engine for trio programs: submit requests, take typed events. All of cffi is hidden here and in `handles`.
+
+What the engine decides (batches, sampling, stop strings) is C++; see docs/engine.md. What a prompt is made of is in
+`chat` and the worker.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final, Literal, Self
+
+import msgspec
+import trio
+
+from olm.chat.types import DoneReason, Sampling, TokenLogprob, TopLogprob
+from olm.errors import ContextTooLong, NativeError
+from olm.native.handles import Handle, Model
+from olm.native.lib import check, ffi, lib, native_error, new_int, new_pointer, take_text
+
+__all__ = [
+    "Done",
+    "Embedding",
+    "Engine",
+    "EngineOptions",
+    "EngineStats",
+    "Event",
+    "Failed",
+    "Piece",
+    "Progress",
+    "decode_frame",
+    "fit_prompt",
+]
+
+
+class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How an engine is made; see `olm_engine_new`.
+
+    Attributes:
+        n_ctx: tokens one request may hold, 0 for what the model was trained with.
+        n_parallel: requests that run at once; the rest wait.
+        n_cells: memory of all of them together, tokens; 0 for n_ctx * n_parallel.
+        n_batch: prompt tokens a step when no stream runs; n_ubatch: the piece that is computed at once.
+        n_chunk: prompt tokens a step while streams run, so that their gaps stay short.
+        n_threads: 0 for the physical cores.
+        type_k, type_v: cell types such as f16 or q8_0; flash_attn: auto, on or off.
+        pooling: of embeddings: mean, cls, last, rank; empty for the model's own.
+    """
+
+    n_ctx: int = 0
+    n_parallel: int = 1
+    n_cells: int = 0
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_chunk: int = 128
+    n_threads: int = 0
+    n_threads_batch: int = 0
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    swa_full: bool = False
+    offload_kqv: bool = True
+    rope_freq_base: float = 0.0
+    rope_freq_scale: float = 0.0
+    pooling: str = ""
+
+
+class EngineStats(msgspec.Struct, frozen=True):
+    """Numbers of an engine. Sums count since its start; `memory_bytes` includes the weights."""
+
+    n_ctx: int
+    n_parallel: int
+    n_cells: int
+    n_batch: int
+    n_threads: int
+    n_running: int
+    n_waiting: int
+    n_paused: int
+    n_cached_cells: int
+    n_steps: int
+    n_prompt_tokens: int
+    n_cached_tokens: int
+    n_generated_tokens: int
+    n_shifts: int
+    n_evictions: int
+    n_preemptions: int
+    n_failed_steps: int
+    decode_ns: int
+    sample_ns: int
+    memory_bytes: int
+    vram_bytes: int
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False):
+    """A prompt is being computed: `n_done` of `n_prompt` tokens, the first `n_cached` of them found in memory."""
+
+    request: int
+    n_done: int
+    n_prompt: int
+    n_cached: int
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False):
+    """New text of a request, whole UTF-8, with the tokens it came from (and those before it that showed none)."""
+
+    request: int
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """The end of a text request, with what was held back until now.
+
+    Attributes:
+        end_token: the end token that was drawn, -1 if it ended otherwise. It is not counted in n_generated.
+        prompt_ns: from the first step to the first token; eval_ns: from there to the end.
+    """
+
+    request: int
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    reason: DoneReason
+    n_prompt: int
+    n_cached: int
+    n_generated: int
+    end_token: int
+    prompt_ns: int
+    eval_ns: int
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A request ended with an error; the others go on."""
+
+    request: int
+    error: NativeError
+
+
+class Embedding(msgspec.Struct, frozen=True, gc=False):
+    """Vectors of an embedding request: [n_vectors, n_embd] f32 little-endian, in the order of the inputs."""
+
+    request: int
+    vectors: bytes
+    n_vectors: int
+    n_embd: int
+    n_tokens: int
+
+
+Event = Progress | Piece | Done | Failed | Embedding
+
+_HEADER: Final = Struct("<IBBHQIIIIIIII")  # native/decl/engine.h
+_TIMES: Final = Struct("<QQ")
+_ENTRY: Final = Struct("<fHH")
+_TOP: Final = Struct("<fH")
+_REASONS: Final[tuple[DoneReason, ...]] = ("stop", "length", "cancelled")
+_ONE_TOKEN: Final = Struct("<i")
+
+
+def _tokens(data: bytes, at: int, n: int) -> tuple[int, ...]:
+    if n == 1:  # the usual case, a little faster
+        return _ONE_TOKEN.unpack_from(data, at)
+    ids: tuple[int, ...] = Struct(f"<{n}i").unpack_from(data, at)
+    return ids
+
+
+def _logprobs(extra: bytes) -> tuple[TokenLogprob, ...]:
+    entries: list[TokenLogprob] = []
+    at = 0
+    while at < len(extra):
+        logprob, n_bytes, n_top = _ENTRY.unpack_from(extra, at)
+        at += _ENTRY.size
+        token = extra[at : at + n_bytes]
+        at += n_bytes
+        top: list[TopLogprob] = []
+        for _ in range(n_top):
+            other, n_other = _TOP.unpack_from(extra, at)
+            at += _TOP.size
+            top.append(TopLogprob(extra[at : at + n_other], other))
+            at += n_other
+        entries.append(TokenLogprob(token, logprob, tuple(top)))
+    return tuple(entries)
+
+
+def decode_frame(frame: bytes) -> list[Event]:
+    """Turn a frame (`olm_engine_next_frame`) into events. About 2 µs each for plain pieces."""
+    events: list[Event] = []
+    at = 0
+    while at < len(frame):
+        size, kind, reason, code, request, n_tokens, n_text, n_extra, a, b, c, d, _ = (
+            _HEADER.unpack_from(frame, at)
+        )
+        tokens_at = at + _HEADER.size
+        text_at = tokens_at + 4 * n_tokens
+        extra_at = text_at + n_text
+        at += size
+        if kind == 5:
+            vectors = frame[extra_at : extra_at + n_extra]
+            events.append(Embedding(request, vectors, a, b, c))
+            continue
+        text = frame[text_at:extra_at].decode("utf-8", "replace")
+        match kind:
+            case 1:
+                events.append(Progress(request, a, b, c))
+            case 2:
+                logprobs = _logprobs(frame[extra_at : extra_at + n_extra]) if n_extra else ()
+                events.append(Piece(request, text, _tokens(frame, tokens_at, n_tokens), logprobs))
+            case 3:
+                prompt_ns, eval_ns = _TIMES.unpack_from(frame, extra_at)
+                events.append(
+                    Done(
+                        request,
+                        text,
+                        _tokens(frame, tokens_at, n_tokens),
+                        _logprobs(frame[extra_at + _TIMES.size : extra_at + n_extra]),
+                        _REASONS[reason],
+                        a,
+                        b,
+                        c,
+                        d - 1,
+                        prompt_ns,
+                        eval_ns,
+                    )
+                )
+            case 4:
+                events.append(Failed(request, native_error(code, text)))
+            case _:
+                raise AssertionError(f"unknown event kind {kind}: extension and Python disagree")
+    return events
+
+
+def fit_prompt(
+    tokens: Sequence[int], *, n_ctx: int, n_keep: int, add_bos: bool, shift: bool
+) -> tuple[Sequence[int], bool]:
+    """Cut a prompt that is too long for the context, as Ollama does it before a completion.
+
+    Kept are the first `n_keep` tokens (one more for BOS) and the tail, together about half the window
+    (spec: ollama 1.10, step 2).
+
+    Returns:
+        The tokens to submit, and whether some are missing.
+
+    Raises:
+        ContextTooLong: it is too long, and without context shift nothing may be cut.
+    """
+    if len(tokens) < n_ctx:
+        return tokens, False
+    if not shift:
+        raise ContextTooLong(
+            "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+            "adjust the context length in settings, or use a model with a longer context length"
+        )
+    keep = n_keep if n_keep >= 0 else n_ctx
+    keep = min(keep + (1 if add_bos else 0), n_ctx - 2)
+    total = n_ctx - max((n_ctx - keep) // 2, 1)
+    return [*tokens[:keep], *tokens[len(tokens) - (total - keep) :]], True
+
+
+class _TextRequest(Sampling, frozen=True, omit_defaults=True):
+    """`olm_engine_submit`'s JSON."""
+
+    shift: bool = True
+    preserved_tokens: tuple[str, ...] = ()
+
+
+class Engine(Handle):
+    """A running engine. Belongs to one thread; `cancel` and `pause` may come from others.
+
+    Making and closing it block (memory is allocated; the running step is waited for): use a thread. No task may
+    wait in `next_events` when it is closed.
+    """
+
+    def __init__(self, model: Model, options: EngineOptions | None = None) -> None:
+        """Start the engine's thread.
+
+        Raises:
+            ContextFailed: no memory for the cells, or a combination of options that the model cannot do.
+            InvalidArgument: an option is out of range.
+        """
+        out = new_pointer("olm_engine **")
+        request = msgspec.json.encode(options or EngineOptions())
+        check(lib.olm_engine_new(model.pointer, request, out))
+        super().__init__(out[0], lib.olm_engine_free, "an engine")
+        fd = new_int("int *")
+        check(lib.olm_engine_event_fd(self.pointer, fd))
+        self._fd = fd[0]
+        self._frame = new_pointer("const uint8_t **")
+        self._size = new_int("size_t *")
+        self._last_request = 0
+
+    def submit(
+        self,
+        tokens: Sequence[int],
+        sampling: Sampling | None = None,
+        *,
+        shift: bool = True,
+        preserved_tokens: Sequence[str] = (),
+    ) -> int:
+        """Queue a prompt. Its events end with one `Done` or `Failed`.
+
+        Args:
+            tokens: the prompt, at least one and fewer than n_ctx; see `fit_prompt`.
+            sampling: how to choose and when to stop.
+            shift: discard old tokens when the context is full, instead of ending.
+            preserved_tokens: special tokens that are to be seen in the text (a template's tool marks).
+
+        Returns:
+            The request's number in events.
+
+        Raises:
+            PromptTooLong, InvalidArgument, Unsupported, EngineStopped
+        """
+        fields = msgspec.structs.asdict(sampling) if sampling is not None else {}
+        request = _TextRequest(**fields, shift=shift, preserved_tokens=tuple(preserved_tokens))
+        ids = array.array("i", tokens)  # held until the call returns
+        self._last_request += 1
+        check(
+            lib.olm_engine_submit(
+                self.pointer,
+                self._last_request,
+                ffi.from_buffer("int32_t[]", ids),
+                len(ids),
+                msgspec.json.encode(request),
+            )
+        )
+        return self._last_request
+
+    def embed(self, inputs: Sequence[Sequence[int]], *, normalize: bool = True) -> int:
+        """Queue texts to embed, all in as few steps as fit. One `Embedding` or `Failed` answers.
+
+        Args:
+            inputs: tokens of each text, at least one and at most n_ctx.
+            normalize: scale each vector to length 1 (L2).
+
+        Raises:
+            PromptTooLong, InvalidArgument, EngineStopped
+        """
+        flat, offsets = array.array("i"), array.array("I", [0])  # held until the call returns
+        for tokens in inputs:
+            flat.extend(tokens)
+            offsets.append(len(flat))
+        self._last_request += 1
+        check(
+            lib.olm_engine_embed(
+                self.pointer,
+                self._last_request,
+                ffi.from_buffer("int32_t[]", flat),
+                ffi.from_buffer("uint32_t[]", offsets),
+                len(inputs),
+                msgspec.json.encode({"normalize": normalize}),
+            )
+        )
+        return self._last_request
+
+    def cancel(self, request: int) -> None:
+        """End a request within a step; its `Done` (reason cancelled) still comes. One that is over is left alone."""
+        check(lib.olm_engine_cancel(self.pointer, request))
+
+    def pause(self, request: int) -> None:
+        """Let a request keep its place and take no steps: its reader is slow."""
+        check(lib.olm_engine_pause(self.pointer, request, 1))
+
+    def resume(self, request: int) -> None:
+        """Let a paused request go on."""
+        check(lib.olm_engine_pause(self.pointer, request, 0))
+
+    def poll(self) -> list[Event]:
+        """Take the events that wait, without waiting."""
+        check(lib.olm_engine_next_frame(self.pointer, self._frame, self._size))
+        size = self._size[0]
+        return decode_frame(bytes(ffi.buffer(self._frame[0], size))) if size else []
+
+    async def next_events(self) -> list[Event]:
+        """Wait for events, at least one. Cancelling it loses none."""
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            events = self.poll()
+            if events:
+                return events
+
+    def stats(self) -> EngineStats:
+        """Return the engine's numbers as of its last step."""
+        pointer = self.pointer
+        text = take_text(lambda out: lib.olm_engine_stats_json(pointer, out))
+        return msgspec.json.decode(text, type=EngineStats)
+
+    def __enter__(self) -> Self:
+        return self
