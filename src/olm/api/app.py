@@ -86,7 +86,7 @@ def create_app(olm: Olm, settings: Settings) -> Api:
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
     guard = Guard(settings.origins, check_host=is_loopback(settings.address))
-    return Api(olm, cast("AsgiApp", quart), guard)
+    return Api(olm, cast("AsgiApp", quart), guard, system.CONSTANTS)
 
 
 async def _http_error(error: HTTPException) -> QuartResponse:

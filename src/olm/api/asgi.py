@@ -8,6 +8,7 @@ crash would end it unnoticed (runtime trap: hypercorn then serves on without lif
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from hypercorn.typing import (
 from olm.actors.client import Olm
 from olm.api.blobs import BLOB_PREFIX, upload
 from olm.api.body import ClientGone, read_body
+from olm.api.connection import CHUNK_WRITER_KEY, ChunkWriter
 from olm.api.errors import SHUTTING_DOWN, BodyTooLarge, dialect_of
 from olm.api.gate import CALL_KEY, Call, Gate
 from olm.api.guards import Guard
@@ -32,7 +34,10 @@ from olm.api.replies import answer, answer_error
 from olm.errors import InvalidRequest, OlmError, ShuttingDown
 from olm.log import get_logger
 
-__all__ = ["Api", "AsgiApp"]
+__all__ = ["Api", "AsgiApp", "Constant"]
+
+Constant = tuple[bytes, bytes]
+"""The content type and the body of an answer that never changes."""
 
 MAX_HEADERS: Final = 64
 MAX_ID_CHARS: Final = 128
@@ -51,15 +56,22 @@ class AsgiApp(Protocol):
 class Api:
     """One server's application.
 
+    Args:
+        inner: what serves the routes.
+        constants: answers to GET and HEAD by path; the routes are in `inner` too, for their other methods.
+
     Attributes:
         gate: the requests in flight; `serve` drains through it.
     """
 
-    def __init__(self, olm: Olm, inner: AsgiApp, guard: Guard) -> None:
+    def __init__(
+        self, olm: Olm, inner: AsgiApp, guard: Guard, constants: Mapping[str, Constant]
+    ) -> None:
         self.gate = Gate()
         self._olm = olm
         self._inner = inner
         self._guard = guard
+        self._constants = constants
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -108,6 +120,16 @@ class Api:
                 return
             if self.gate.is_draining:
                 raise ShuttingDown(SHUTTING_DOWN)
+            if call.path.startswith("//"):
+                # werkzeug would take away all but one slash, and route what the rules above never saw
+                text = [(b"content-type", b"text/plain")]
+                await answer(receive, send, 404, text, b"404 page not found", body_pending=has_body)
+                return
+            constant = self._constants.get(call.path)
+            if constant is not None and call.method in ("GET", "HEAD") and not has_body:
+                # Liveness probes come often; Quart would take half of what the whole answer costs.
+                await answer(receive, send, 200, [(b"content-type", constant[0])], constant[1])
+                return
             if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
                 await upload(self._olm.store, call, receive, send)
                 return
@@ -156,7 +178,13 @@ def _open_call(scope: HTTPScope, headers: dict[bytes, bytes]) -> Call:
         started_s=trio.current_time(),
         user_agent=headers.get(b"user-agent", b"").decode("latin1"),
         headers=[(b"x-request-id", request_id.encode("ascii"))],
+        chunk_writer=scope["state"].get(CHUNK_WRITER_KEY, _no_writer),
     )
+
+
+def _no_writer() -> ChunkWriter | None:
+    """Under another server than ours there is no direct way."""
+    return None
 
 
 def _request_id(given: bytes) -> str:

@@ -8,6 +8,8 @@ shields that write without a bound).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import h11
@@ -24,11 +26,16 @@ from hypercorn.utils import parse_socket_addr
 
 from olm.log import get_logger
 
-__all__ = ["Connection", "Connections"]
+__all__ = ["CHUNK_WRITER_KEY", "ChunkWriter", "Connection", "Connections"]
+
+CHUNK_WRITER_KEY: Final = "olm.chunk_writer"
+"""Where `Connection.chunk_writer` is in ASGI's `state`."""
 
 HEAD_TIMEOUT_S: Final = 30.0
 """From the first byte of a request to the end of its header: a client that drips bytes is cut off."""
 _RECEIVE_BYTES: Final = 1 << 16
+
+ChunkWriter = Callable[[bytes], Awaitable[None]]
 
 _log = get_logger("http")
 
@@ -96,7 +103,7 @@ class Connection(TCPServer):
     """A connection; see the module."""
 
     def __init__(self, connections: Connections, stream: trio.SocketStream) -> None:
-        state: LifespanState = {}
+        state: LifespanState = {CHUNK_WRITER_KEY: self.chunk_writer}
         super().__init__(
             connections.app,
             connections.config,
@@ -136,6 +143,40 @@ class Connection(TCPServer):
             pass  # the client was gone before we asked who it is
         finally:
             await self._close()
+
+    def chunk_writer(self) -> ChunkWriter | None:
+        """Give a streamed answer, whose head is out, a direct way for its body; None when it has to take the long one.
+
+        hypercorn and h11 take 25 µs to frame a token, which is the larger part of its cost. Their framing of a
+        chunked body has no state, so a body can be written beside them; they still write its head and its end.
+        """
+        connection = self._http.connection
+        if not isinstance(connection, h11.Connection) or not isinstance(
+            self._stream, trio.SocketStream
+        ):
+            return None
+        is_chunked = (
+            connection.their_http_version == b"1.1"
+        )  # we never give a stream a content-length
+        return self._write_chunk if is_chunked and connection.our_state is h11.SEND_BODY else None
+
+    async def _write_chunk(self, data: bytes) -> None:
+        """Write a piece of the body. Without waiting if the socket takes it all, else as `protocol_send` does.
+
+        This may not let other tasks run; the caller's source of pieces must.
+        """
+        framed = b"%x\r\n%b\r\n" % (len(data), data)
+        n_sent = 0
+        if not self.send_lock.locked():
+            try:
+                n_sent = os.write(self._stream.socket.fileno(), framed)
+            except BlockingIOError:
+                pass
+            except OSError:
+                await self.protocol.handle(Closed())
+                return
+        if n_sent < len(framed):
+            await self.protocol_send(RawData(framed[n_sent:]))
 
     async def protocol_send(self, event: Event) -> None:
         """Write to the client. As hypercorn does, but without its lock when nobody else holds it."""

@@ -6,7 +6,7 @@ No HTTP is written here: `olm.api.asgi` answers, `olm.api.serve` decides when to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,6 +31,7 @@ class Call:
         id: the request id, taken from the client or made here; it is in the answer and in every log line.
         started_s: `trio.current_time()` at arrival; total_duration counts from here.
         body: the whole request body, empty for requests without one and for blob uploads.
+        chunk_writer: asks the connection for its direct way for the pieces of a body (see `connection`).
         headers: header fields to add to the answer (request id, CORS).
         status: of the answer, 0 until it starts.
     """
@@ -40,6 +41,7 @@ class Call:
     path: str
     client: str
     started_s: float
+    chunk_writer: Callable[[], Callable[[bytes], Awaitable[None]] | None]
     body: bytes = b""
     user_agent: str = ""
     headers: list[tuple[bytes, bytes]] = attrs.field(factory=list)

@@ -7,7 +7,7 @@ iterates it after the handler has returned; a client that leaves in between woul
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
@@ -56,11 +56,16 @@ class StreamResponse(TrioResponse):
             await self._fail(send, ShuttingDown(SHUTTING_DOWN))
 
     async def _stream(self, send: ASGISendCallable) -> None:
+        write: Callable[[bytes], Awaitable[None]] | None = None
         async with self._work() as batches:
             async for batch in batches:
                 if not self._started:
                     await self._start(send, 200, list(_NDJSON))
-                await send(_body(batch, more=True))
+                    write = self._call.chunk_writer()
+                if write is not None:
+                    await write(batch)
+                else:
+                    await send(_body(batch, more=True))
         if not self._started:
             await self._start(send, 200, list(_NDJSON))
         await send(_body(b"", more=False))

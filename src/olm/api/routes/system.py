@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from quart import Quart, Response
@@ -12,7 +13,7 @@ from olm.api.routes.endpoint import Handler, add, json_reply
 from olm.api.schemas import VersionResponse, to_json
 from olm.errors import NotYetSupported, OlmError
 
-__all__ = ["OLLAMA_VERSION", "register"]
+__all__ = ["CONSTANTS", "OLLAMA_VERSION", "register"]
 
 OLLAMA_VERSION: Final = "0.33.0"
 """The Ollama whose behaviour this is. Clients compare it: VS Code refuses less than 0.6.4."""
@@ -36,15 +37,21 @@ _CLOUD: Final = (
     ("POST", "/api/experimental/web_search", "web search is unavailable"),
     ("POST", "/api/experimental/web_fetch", "web fetch is unavailable"),
 )
-_TEXT: Final = "text/plain; charset=utf-8"
 _STATUS: Final = b'{"cloud":{"disabled":true,"source":"config"}}'
+_JSON: Final = b"application/json; charset=utf-8"
+
+CONSTANTS: Final[Mapping[str, tuple[bytes, bytes]]] = {
+    "/": (b"text/plain; charset=utf-8", b"Ollama is running"),
+    "/api/version": (_JSON, to_json(VersionResponse(version=OLLAMA_VERSION))),
+}
+"""Answers to GET and HEAD that `asgi` gives without Quart; the rules here serve the path's other methods."""
 
 
 def register(app: Quart, _olm: Olm) -> None:
     """Add these routes to the application."""
-    add(app, ("GET", "HEAD"), "/", _root)
-    add(app, ("GET", "HEAD"), "/api/version", _version)
-    add(app, ("GET",), "/api/status", _status)
+    for path, (content_type, body) in CONSTANTS.items():
+        add(app, ("GET", "HEAD"), path, _constant(content_type.decode(), body))
+    add(app, ("GET",), "/api/status", _constant(_JSON.decode(), _STATUS))
     add(app, ("GET",), "/api/experimental/model-recommendations", _recommendations)
     for method, path, what in _NOT_YET:
         add(app, (method,), path, _refusal(NotYetSupported, f"{what}: not supported yet"))
@@ -52,16 +59,11 @@ def register(app: Quart, _olm: Olm) -> None:
         add(app, (method,), path, _refusal(OlmError, f"ollama cloud is disabled: {what}", 403))
 
 
-async def _root(_call: Call) -> Response:
-    return Response("Ollama is running", content_type=_TEXT)
+def _constant(content_type: str, body: bytes) -> Handler:
+    async def handler(_call: Call) -> Response:
+        return Response(body, content_type=content_type)
 
-
-async def _version(_call: Call) -> Response:
-    return json_reply(to_json(VersionResponse(version=OLLAMA_VERSION)))
-
-
-async def _status(_call: Call) -> Response:
-    return json_reply(_STATUS)
+    return handler
 
 
 async def _recommendations(_call: Call) -> Response:

@@ -1,0 +1,112 @@
+"""A fake-backed server on a real loopback socket: in the test's own loop, or in a thread for synchronous clients."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from kit.fake_olm import FakeOlm
+from kit.memory_http import settings_for_tests
+from olm.api.app import create_app
+from olm.api.asgi import Api
+from olm.api.serve import serve
+from olm.api.sockets import open_listeners
+from olm.config import Address
+
+__all__ = ["LiveServer", "open_live_server", "served_in_thread"]
+
+
+@attrs.define
+class LiveServer:
+    """A running server."""
+
+    olm: FakeOlm
+    api: Api
+    port: int
+    shutdown: trio.Event
+    ended: trio.Event
+
+    async def connect(self) -> trio.SocketStream:
+        """Open a TCP connection."""
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def exchange(self, request: bytes, *, half_close: bool = False) -> bytes:
+        """Send bytes on a fresh connection and read until the server closes it."""
+        async with await self.connect() as stream:
+            await stream.send_all(request)
+            if half_close:
+                await stream.send_eof()
+            return await read_all(stream)
+
+
+async def read_all(stream: trio.SocketStream) -> bytes:
+    """Read until the end; a reset counts as one."""
+    data = bytearray()
+    try:
+        while chunk := await stream.receive_some():
+            data += chunk
+    except trio.BrokenResourceError:
+        pass
+    return bytes(data)
+
+
+@asynccontextmanager
+async def open_live_server(
+    olm: FakeOlm | None = None, *, drain_timeout_s: float = 5.0
+) -> AsyncIterator[LiveServer]:
+    """Serve on a free port until the block ends."""
+    fake = olm or FakeOlm()
+    api = create_app(fake.clients, settings_for_tests())
+    shutdown, ended = trio.Event(), trio.Event()
+    with open_listeners(Address("127.0.0.1", 0)) as listeners:
+        async with trio.open_nursery() as nursery:
+
+            async def run(*, task_status: trio.TaskStatus[object]) -> None:
+                await serve(
+                    api,
+                    listeners,
+                    drain_timeout_s=drain_timeout_s,
+                    shutdown=shutdown,
+                    task_status=task_status,
+                )
+                ended.set()
+
+            await nursery.start(run)
+            port = int(listeners.urls[0].rpartition(":")[2])
+            yield LiveServer(fake, api, port, shutdown, ended)
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def served_in_thread(olm: FakeOlm) -> Iterator[str]:
+    """Serve in another thread; gives the base URL."""
+    started = threading.Event()
+    where: list[object] = []
+
+    async def main() -> None:
+        async with open_live_server(olm) as server:
+            with trio.CancelScope() as scope:
+                where[:] = [
+                    f"http://127.0.0.1:{server.port}",
+                    trio.lowlevel.current_trio_token(),
+                    scope,
+                ]
+                started.set()
+                await trio.sleep_forever()
+
+    thread = threading.Thread(target=partial(trio.run, main))
+    thread.start()
+    assert started.wait(10), "the server did not start"
+    url, token, scope = where
+    try:
+        yield str(url)
+    finally:
+        assert isinstance(token, trio.lowlevel.TrioToken)
+        assert isinstance(scope, trio.CancelScope)
+        token.run_sync_soon(scope.cancel)
+        thread.join(10)
