@@ -42,6 +42,7 @@ class _Description(msgspec.Struct):
 
 class _State(msgspec.Struct, omit_defaults=True):
     installed: str = ""
+    older: str = ""
     removed: bool = False
 
 
@@ -67,7 +68,7 @@ def ensure_builtin(root: Path, blobs: BlobStore, manifests: ManifestStore) -> bo
     data = encode_manifest(config_layer(Digest.of(config), len(config)), layers)
     if file is not None:
         current = manifests.read(file)
-        ours = Digest.of(current).hex == state.installed
+        ours = Digest.of(current).hex in (state.installed, state.older)
         if not ours or (current == data and _is_complete(data, blobs)):
             return False
     blobs.put(config)
@@ -76,8 +77,9 @@ def ensure_builtin(root: Path, blobs: BlobStore, manifests: ManifestStore) -> bo
             with blobs.create(layer.blob) as pending:
                 pending.write(package.joinpath(item.file).read_bytes())
                 pending.commit()
+    # Noted first: stopped in between, the next start finds no model, or an older one of ours, and goes on.
+    _write_state(root, _State(installed=Digest.of(data).hex, older=state.installed))
     manifests.write(name, data)
-    _write_state(root, _State(installed=Digest.of(data).hex))
     _log.info("the built-in model %s is in the store", name.shortest)
     return True
 
@@ -100,7 +102,7 @@ def _read_state(root: Path) -> _State:
         return msgspec.json.decode(read_small(root / _STATE, 1 << 16), type=_State)
     except FileNotFoundError:
         return _State()
-    except (OSError, CorruptStore, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (OSError, CorruptStore, msgspec.MsgspecError, ValueError, RecursionError) as exc:
         _log.warning("%s cannot be read: %s", _STATE, exc)
         return _State()
 

@@ -99,7 +99,7 @@ class Catalog:
             data = self._blobs.read(Digest.parse(digest), limit_bytes=_MAX_CONFIG_BYTES)
             try:
                 config = msgspec.json.decode(data, type=ImageConfig)
-            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
                 raise CorruptStore(
                     f"the config of {entry.name.shortest} is damaged: {exc}"
                 ) from exc

@@ -64,6 +64,11 @@ class Janitor:
         self._uploads = {d: end for d, end in self._uploads.items() if end > now}
         self._uploads[digest] = now + UPLOAD_LEASE_S
 
+    def settle(self, digests: Iterable[Digest]) -> None:
+        """End the leases of uploads that a model has by now: deleting the model shall free its disk space at once."""
+        for digest in digests:
+            self._uploads.pop(digest, None)
+
     def prune(self, candidates: Iterable[Digest]) -> list[Digest]:
         """Remove those candidates that nothing needs; returns them. A damaged manifest anywhere keeps everything."""
         wanted = set(candidates)

@@ -102,6 +102,6 @@ def _load(path: Path) -> _File:
             return file
     except FileNotFoundError:
         pass
-    except (OSError, CorruptStore, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (OSError, CorruptStore, msgspec.MsgspecError, ValueError, RecursionError) as exc:
         _log.warning("the store's index is read afresh: %s", exc)
     return _File(version=_VERSION, weights={}, templates={})

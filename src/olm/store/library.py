@@ -19,7 +19,7 @@ from olm.store.catalog import Catalog, Entry
 from olm.store.disk import StoreLock, disk_errors
 from olm.store.gc import Janitor, maintain
 from olm.store.index import FactsIndex
-from olm.store.manifests import MODEL, PROJECTOR, PROMPT, TEMPLATE, ManifestStore
+from olm.store.manifests import MODEL, PROJECTOR, PROMPT, TEMPLATE, ManifestStore, decode_manifest
 from olm.store.model import Listed, Model, has_files, read_model
 from olm.store.names import ModelName
 
@@ -159,6 +159,7 @@ class Library:
         except CorruptStore:
             old = None  # replacing a damaged manifest is how a user repairs it
         self.manifests.write(stored, data)
+        self.janitor.settle(decode_manifest(data).blobs())
         if old is not None and not self._noprune:
             self.janitor.prune(old.manifest.blobs())
         return stored

@@ -146,7 +146,7 @@ def decode_manifest(data: bytes) -> Manifest:
             if layer.size < 0:
                 raise CorruptStore(f"a manifest in the store has a layer of {layer.size} bytes")
             Digest.parse(layer.digest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, InvalidName) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, InvalidName, RecursionError) as exc:
         raise CorruptStore(f"a manifest in the store is damaged: {exc}") from exc
     if len(manifest.layers) > _MAX_LAYERS:
         raise CorruptStore(f"a manifest in the store has {len(manifest.layers)} layers")

@@ -60,7 +60,7 @@ def decode_messages(data: bytes) -> tuple[ChatMessage, ...]:
     """Read the layer. Raises CorruptStore when it is damaged."""
     try:
         return tuple(_value(message) for message in msgspec.json.decode(data, type=list[_Message]))
-    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, RecursionError) as exc:
         raise CorruptStore(f"a messages layer in the store is damaged: {exc}") from exc
 
 

@@ -152,5 +152,5 @@ def decode_params(data: bytes) -> dict[str, object]:
     """Read a params layer. Raises CorruptStore when it is no JSON object."""
     try:
         return msgspec.json.decode(data, type=dict[str, object])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise CorruptStore(f"a params layer in the store is damaged: {exc}") from exc
