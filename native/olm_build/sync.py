@@ -59,9 +59,12 @@ def sync(places: Places, version: str, env: Mapping[str, str]) -> None:
         kept = places.cache / "download" / f"{new.sha256[:12]}.tar.gz"
         kept.parent.mkdir(parents=True, exist_ok=True)
         archive.replace(kept)
-    before = obtain_tree(places, old, {})
+    env = {
+        key: value for key, value in env.items() if key != "OLM_LLAMA_CPP"
+    }  # pins only, no local tree
+    before = obtain_tree(places, old, env)
     places.pin_file.write_text(pin_text(text, new))
-    after = obtain_tree(places, new, {})
+    after = obtain_tree(places, new, env)
     say(
         f"{old.version} (llama {old.llama_version}, ggml {old.ggml_version}) -> {version} (llama {llama}, ggml {ggml})"
     )
