@@ -62,15 +62,22 @@ class Item(Protocol):
 
 
 class Spinner:
-    """A message with a turning sign until it is stopped."""
+    """A message with a turning sign until it is stopped.
 
-    def __init__(self, message: str, started: float) -> None:
+    Attributes:
+        done_frac: how much is done, shown in percent behind the message; None where nobody knows.
+    """
+
+    def __init__(self, message: str, started: float, done_frac: float | None = None) -> None:
         self.message = message
+        self.done_frac = done_frac
         self._started = started
         self._stopped = False
 
     def render(self, width: int, now: float) -> str:
         message = self.message.strip()
+        if self.done_frac is not None:
+            message = f"{message} {int(self.done_frac * 100)}%"
         if self._stopped:
             return cut(message, width)
         sign = SPINNER[int((now - self._started) / REDRAW_S) % len(SPINNER)]
@@ -175,9 +182,9 @@ class Progress:
     ) -> None:
         self.stop()
 
-    def spinner(self, message: str) -> Spinner:
+    def spinner(self, message: str, done_frac: float | None = None) -> Spinner:
         """Add a spinner; without a terminal an empty message prints nothing."""
-        spinner = Spinner(message, self._clock())
+        spinner = Spinner(message, self._clock(), done_frac)
         self._add(spinner)
         return spinner
 

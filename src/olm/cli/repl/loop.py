@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, assert_never
 
@@ -89,23 +90,31 @@ class Conversation:
 
     def run(self) -> None:
         """Talk until the user leaves."""
-        while True:
-            try:
-                line = self._keyboard.read(MORE_PROMPT if self._composer.is_open else PROMPT)
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                self._composer.reset()
-                print("\nUse Ctrl + d or /bye to exit.")
-                continue
-            try:
-                if not self._take(line):
-                    return
-            except OlmError as exc:
-                print(f"Error: {exc}", file=sys.stderr)
-            except KeyboardInterrupt:
-                print()
+        staying = True
+        while staying:
+            with suppress(
+                KeyboardInterrupt
+            ):  # Ctrl-C held down comes even while one is being handled
+                staying = self._turn()
+
+    def _turn(self) -> bool:
+        """Read a line and act on it; False to leave."""
+        try:
+            line = self._keyboard.read(MORE_PROMPT if self._composer.is_open else PROMPT)
+        except EOFError:
+            print()
+            return False
+        except KeyboardInterrupt:
+            self._composer.reset()
+            print("\nUse Ctrl + d or /bye to exit.")
+            return True
+        try:
+            return self._take(line)
+        except OlmError as exc:
+            print(f"Error: {exc}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print()
+        return True
 
     def _take(self, line: str) -> bool:
         """Act on a line; False to leave."""

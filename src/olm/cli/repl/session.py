@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import attrs
 
@@ -11,35 +10,20 @@ from olm.chat.options import OPTION_TYPES
 from olm.cli.answer import Answer, Look
 from olm.cli.run import Request
 from olm.cli.wire import Json
-from olm.errors import InvalidRequest
+from olm.modelfile import read_parameter
 
 __all__ = ["Session", "parse_parameter"]
-
-_BOOLEANS: Final = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-_SHORT: Final = {"integer": "int", "float32": "float", "boolean": "bool"}
 
 
 def parse_parameter(name: str, values: Sequence[str]) -> object:
     """Read the words of `/set parameter` as a value of the option's type.
 
     Raises:
-        InvalidRequest: an unknown option, or a value it cannot have, in Ollama's words.
+        ModelfileError: an unknown option, or a value it cannot have, in Ollama's words.
     """
-    kind = OPTION_TYPES.get(name, "")
-    last = values[-1]
-    try:
-        match kind:
-            case "integer":
-                return int(last)
-            case "float32":
-                return float(last)
-            case "boolean":
-                return _BOOLEANS[last.lower()]
-            case "array":
-                return list(values)
-    except (ValueError, KeyError):
-        raise InvalidRequest(f"invalid {_SHORT[kind]} value [{' '.join(values)}]") from None
-    raise InvalidRequest(f"unknown parameter '{name}'")
+    if OPTION_TYPES.get(name) == "array":
+        return list(values)
+    return read_parameter(name, values[-1])
 
 
 def _message(role: str, content: str) -> Json:

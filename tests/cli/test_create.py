@@ -1,0 +1,171 @@
+"""`olm create`: what FROM means, what is uploaded, what is asked of the server, and what is refused before it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cli.canned import Canned, Run
+from olm.cli.create import create_body, find_sources
+from olm.errors import InvalidRequest, NotYetSupported
+from olm.modelfile import parse_modelfile, spec_of
+
+GGUF = b"GGUF" + bytes(range(256)) * 40
+DIGEST = f"sha256:{hashlib.sha256(GGUF).hexdigest()}"
+
+
+def test_existing_paths_are_files_and_anything_else_is_a_model(tmp_path: Path) -> None:
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+    (tmp_path / "llama").write_bytes(GGUF)
+
+    assert find_sources(["./w.gguf", "llama3.2"], tmp_path).model == "llama3.2"
+    assert find_sources(["w.gguf"], tmp_path).files == (tmp_path / "w.gguf",)
+    assert find_sources(["llama"], tmp_path).files == (tmp_path / "llama",)
+    assert find_sources([str(tmp_path)], Path("/")).files == (tmp_path / "w.gguf",)
+
+
+def test_home_paths_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+
+    assert find_sources(["~/w.gguf"], Path("/elsewhere")).files == (tmp_path / "w.gguf",)
+
+
+@pytest.mark.parametrize("value", ["./gone.gguf", "/gone", "~/gone", "gone.gguf"])
+def test_a_missing_path_is_not_taken_for_a_model(tmp_path: Path, value: str) -> None:
+    with pytest.raises(InvalidRequest, match="no such file"):
+        find_sources([value], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "words"),
+    [
+        ("model.safetensors", b"{}", NotYetSupported, "not supported yet"),
+        ("weights.gguf", b"version https://git-lfs", InvalidRequest, "not in GGUF format"),
+        ("weights.gguf", b"", InvalidRequest, "not in GGUF format"),
+    ],
+)
+def test_what_is_no_gguf_is_refused_before_it_is_uploaded(
+    tmp_path: Path, name: str, content: bytes, kind: type[Exception], words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    for value in (name, "."):
+        with pytest.raises(kind, match=words):
+            find_sources([value], tmp_path)
+
+
+def test_a_folder_whose_weights_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(GGUF)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "w.gguf").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(InvalidRequest, match="insecure path"):
+        find_sources(["model"], tmp_path)
+
+
+def test_the_request_holds_what_the_modelfile_says_and_nothing_else() -> None:
+    modelfile = """FROM x
+PARAMETER stop a
+PARAMETER stop b
+PARAMETER temperature 0.5
+SYSTEM ""
+LICENSE MIT
+MESSAGE user hi
+MESSAGE assistant hello
+"""
+
+    assert create_body("m", spec_of(parse_modelfile(modelfile)), "q4_K_M") == {
+        "model": "m",
+        "quantize": "q4_K_M",
+        "system": "",
+        "license": ["MIT"],
+        "parameters": {"stop": ["a", "b"], "temperature": 0.5},
+        "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}],
+    }
+    assert create_body("m", spec_of(parse_modelfile("FROM x"))) == {"model": "m"}
+
+
+@pytest.mark.slow
+def test_create_uploads_what_the_server_lacks_and_shows_its_statuses(
+    server: Canned, olm: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+    (tmp_path / "Modelfile").write_text("FROM ./w.gguf\nPARAMETER low_vram true\nSYSTEM Be kind.\n")
+    server.on("HEAD", f"/api/blobs/{DIGEST}", None, 404)
+    server.on("POST", f"/api/blobs/{DIGEST}", None, 201)
+    server.on("POST", "/api/create", [{"status": "parsing GGUF"}, {"status": "success"}])
+
+    done = olm("create", "mine")
+
+    assert done.stderr.splitlines() == [
+        "gathering model components",
+        "hashing file w.gguf",
+        f"copying file {DIGEST}",
+        "parsing GGUF",
+        "success",
+    ]
+    assert (done.stdout, done.returncode) == ("warning: parameter low_vram is deprecated\n", 0)
+    assert next(seen.body for seen in server.seen if seen.method == "POST") == GGUF
+    assert server.bodies("/api/create") == [
+        {"model": "mine", "system": "Be kind.", "files": {"w.gguf": DIGEST}}
+    ]
+
+
+@pytest.mark.slow
+def test_create_sends_no_blob_twice_and_finds_the_modelfiles_folder(
+    server: Canned, olm: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "w.gguf").write_bytes(GGUF)
+    (tmp_path / "sub" / "a.gguf").write_bytes(GGUF)
+    (tmp_path / "sub" / "My").write_text("FROM base\nFROM w.gguf\nADAPTER ./a.gguf\n")
+    server.on("HEAD", f"/api/blobs/{DIGEST}", None, 200)
+    server.on("POST", "/api/create", [{"status": "success"}])
+
+    assert olm("create", "mine", "-f", "sub/My", "-q", "q8_0").returncode == 0
+    assert [seen.method for seen in server.seen] == ["HEAD", "HEAD", "POST"]
+    assert server.bodies("/api/create") == [
+        {
+            "model": "mine",
+            "quantize": "q8_0",
+            "from": "base",
+            "files": {"w.gguf": DIGEST},
+            "adapters": {"a.gguf": DIGEST},
+        }
+    ]
+
+
+@pytest.mark.slow
+def test_create_without_a_modelfile_takes_the_folder(
+    server: Canned, olm: Run, tmp_path: Path
+) -> None:
+    assert "no Modelfile or safetensors files found" in olm("create", "x").stderr
+
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+    server.on("HEAD", f"/api/blobs/{DIGEST}", None, 200)
+    server.on("POST", "/api/create", [{"status": "success"}])
+
+    assert olm("create", "x").returncode == 0
+    assert server.bodies("/api/create") == [{"model": "x", "files": {"w.gguf": DIGEST}}]
+
+
+@pytest.mark.slow
+def test_create_says_what_is_wrong_with_the_modelfile(olm: Run, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text("FROM x\nNONSENSE y\n")
+
+    assert "Error: (line 2): command must be one of" in olm("create", "x").stderr
+    assert "Modelfile wasn't found" in olm("create", "x", "-f", "nope").stderr
+
+
+@pytest.mark.slow
+def test_create_shows_the_servers_error(server: Canned, olm: Run, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text("FROM base\n")
+    server.on("POST", "/api/create", [{"status": "parsing GGUF"}, {"error": "unknown type"}])
+
+    done = olm("create", "x")
+
+    assert done.stderr.splitlines()[-2:] == ["parsing GGUF", "Error: unknown type"]
+    assert done.returncode == 1
