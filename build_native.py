@@ -18,6 +18,7 @@ _ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(_ROOT / "native"))
 
 from olm_build.cli import main  # noqa: E402
+from olm_build.toolchain import missing_requirements  # noqa: E402
 from olm_build.wheel import hook_build  # noqa: E402
 
 __all__ = ["get_build_hook", "main"]
@@ -31,6 +32,10 @@ def get_build_hook() -> type:
         """Builds before hatchling collects files, and makes the wheel a platform wheel."""
 
         PLUGIN_NAME = "custom"
+
+        def dependencies(self) -> list[str]:
+            """Ask for CMake and ninja from the package index only where the system has none."""
+            return missing_requirements()
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
             """Build and install into the source tree; `version` is `standard` or `editable`."""

@@ -23,9 +23,16 @@ from .toolchain import default_jobs, find_toolchain
 from .upstream import parse_pin
 from .variants import cpu_flags, machine_arch, variants_for
 
-__all__ = ["ROOT", "main"]
+__all__ = ["ROOT", "main", "with_command"]
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--all-variants", action="store_true", help="all CPU variants, not only this machine's"
         )
-        command.add_argument("--jobs", "-j", type=int, help="compilers at once")
+        command.add_argument("--jobs", "-j", type=_positive, help="compilers at once")
     every["build"].add_argument(
         "--backend",
         action="append",
@@ -123,9 +130,15 @@ def _run(arguments: argparse.Namespace, places: Places, env: Mapping[str, str]) 
         _info(places, env)
 
 
+def with_command(argv: Sequence[str]) -> list[str]:
+    """Put `build` in front where no command is named, so that its options work without it."""
+    named = not argv or argv[0] in ("-h", "--help") or not argv[0].startswith("-")
+    return [*argv] if named else ["build", *argv]
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(with_command(argv))
     start = time.monotonic()
     try:
         _run(arguments, Places(ROOT, cache_root(os.environ)), os.environ)

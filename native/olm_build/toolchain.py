@@ -159,6 +159,11 @@ def tools_venv(places: Places, names: list[str], env: Mapping[str, str]) -> Path
     return python.parent
 
 
+def missing_requirements() -> list[str]:
+    """List what a build front end should install first, as requirements: tools that the system does not have."""
+    return [_FROM_PYPI[name] for name in ("cmake", "ninja") if _tool(name) is None]
+
+
 def find_toolchain(places: Places, env: Mapping[str, str]) -> Toolchain:
     """Find everything a build needs, fetching CMake and ninja from PyPI where the system has none."""
     cc, cxx, identity = find_compiler(env)

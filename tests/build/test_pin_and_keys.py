@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from olm_build import common, plan, sync, toolchain, upstream, wheel
+from olm_build import cli, common, plan, sync, toolchain, upstream, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 PIN_TEXT = (ROOT / "native" / "ggml" / "UPSTREAM.toml").read_text()
@@ -234,3 +234,22 @@ def test_the_wheel_is_tagged_for_its_platform_and_every_later_python(
     platform: str, tag: str
 ) -> None:
     assert wheel.wheel_tag(platform) == tag
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], []),
+        (["--jobs", "1"], ["build", "--jobs", "1"]),
+        (["peer", "--print-dir"], ["peer", "--print-dir"]),
+        (["--help"], ["--help"]),
+    ],
+)
+def test_options_without_a_command_are_those_of_build(argv: list[str], expected: list[str]) -> None:
+    assert cli.with_command(argv) == expected
+
+
+@pytest.mark.parametrize("argv", [["--jobs", "0"], ["--backend", "abacus"], ["sync"], ["dance"]])
+def test_a_wrong_command_line_is_refused_before_anything_happens(argv: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(argv)
