@@ -22,13 +22,14 @@ from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
 from olm.store.manifests import ManifestStore
 from olm.store.names import Digest
 
-__all__ = ["PARTIAL_KEPT_S", "UNREFERENCED_KEPT_S", "Janitor", "maintain"]
+__all__ = ["PARTIAL_KEPT_S", "UNREFERENCED_KEPT_S", "UPLOAD_LEASE_S", "Janitor", "maintain"]
 
 UNREFERENCED_KEPT_S: Final = 3600.0
 """Younger blobs may belong to a create that has not written its manifest yet (Ollama's hour)."""
 PARTIAL_KEPT_S: Final = 14 * 86400.0
 """How long an interrupted download can be resumed; Ollama drops it after an hour, which users complain about."""
 UPLOAD_LEASE_S: Final = 3600.0
+"""How long an upload waits for the create that will use it."""
 
 _PARTIAL: Final = re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?")
 _COLON: Final = re.compile(r"sha256:[0-9a-f]{64}")
