@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ __all__ = [
     "file_sha256",
     "files_sha256",
     "locked",
+    "prune",
     "replace_dir",
     "stored_entry",
 ]
 
+_KEPT = 8  # results of a kind: a few branches and compilers; 18 MB each for the libraries
+_RECENT_S = 3600.0
 _SHORT = 16  # hex digits of a key in a path: 64 bits, and short enough to read
 
 
@@ -156,6 +160,7 @@ def stored_entry(places: Places, name: str, make: Callable[[Path], None]) -> tup
     """
     target = places.cache / "store" / name
     if _is_sound(target):
+        os.utime(target)  # the time of last use
         return target, True
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
@@ -166,4 +171,18 @@ def stored_entry(places: Places, name: str, make: Callable[[Path], None]) -> tup
         replace_dir(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+    prune(target.parent, name.partition("-")[0])
     return target, False
+
+
+def prune(directory: Path, kind: str) -> None:
+    """Remove the results of a kind that were used longest ago: every change of a source makes another one.
+
+    Recent ones stay whatever their number, because another build may be about to copy them.
+    """
+    newest_first = sorted(
+        directory.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for path in newest_first[_KEPT:]:
+        if time.time() - path.stat().st_mtime > _RECENT_S:
+            shutil.rmtree(path, ignore_errors=True)

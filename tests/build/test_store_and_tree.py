@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,23 @@ def test_a_damaged_entry_is_made_again(places: common.Places, damage: str) -> No
 
     assert not was_there
     assert (again / "lib.so").read_text() == "good"
+
+
+def test_old_results_go_and_recent_ones_stay(tmp_path: Path) -> None:
+    now = time.time()
+    for number, age_s in enumerate([*range(10), 9000, 9001]):
+        path = tmp_path / f"ours-{number}"
+        path.mkdir()
+        os.utime(path, (now - age_s, now - age_s))
+    (tmp_path / "libs-1").mkdir()
+    os.utime(tmp_path / "libs-1", (0, 0))
+
+    common.prune(tmp_path, "ours")
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "libs-1",
+        *(f"ours-{n}" for n in range(10)),
+    ]
 
 
 def test_a_failed_build_leaves_nothing_under_the_name(places: common.Places) -> None:
