@@ -8,7 +8,7 @@ import trio
 
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._exits import Normal
-from olm.actors.runtime._messages import Handler, build_table
+from olm.actors.runtime._messages import Handler, build_tables
 from olm.actors.runtime._serve import serve
 
 __all__ = ["Actor"]
@@ -27,7 +27,8 @@ class Actor:
     """How many messages may wait. Full means MailboxFull for `tell` and waiting for `ask`."""
 
     handler_table: ClassVar[dict[type, Handler]] = {}
-    """Built from the decorators; not to be touched."""
+    stream_table: ClassVar[dict[type, Handler]] = {}
+    """Both are built from the decorators, and not to be touched."""
 
     address: Address
     """Its own address, to hand to others or to tell itself something."""
@@ -41,7 +42,7 @@ class Actor:
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "handler_table" not in vars(cls):
-            cls.handler_table = build_table(cls)
+            cls.handler_table, cls.stream_table = build_tables(cls)
 
     async def start(self) -> None:
         """Prepare. The mailbox is read once this returned; what it raises is raised by `start_child` the first time."""

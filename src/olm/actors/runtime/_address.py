@@ -33,6 +33,8 @@ from olm.errors import ActorError, ActorStopped, MailboxFull
 if TYPE_CHECKING:
     import trio
 
+    from olm.actors.runtime._actor import Actor
+
 __all__ = ["Address", "State"]
 
 R = TypeVar("R")
@@ -58,8 +60,8 @@ class Address:
     """
 
     __slots__ = (
-        "__weakref__", "_deferred", "_ended", "_idle", "_overflow", "_queue", "_room", "_size", "_state", "_streams",
-        "_table", "_up", "ending", "last_exit", "n_lost", "n_refused", "name", "nursery", "on_taken",
+        "__weakref__", "_deferred", "_ended", "_idle", "_overflow", "_queue", "_room", "_size", "_state",
+        "_stream_table", "_streams", "_table", "_up", "ending", "last_exit", "n_lost", "n_refused", "name", "nursery", "on_taken",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -71,6 +73,7 @@ class Address:
         self._room = 0
         self._size = 0
         self._table: dict[type, Handler] = {}
+        self._stream_table: dict[type, Handler] = {}
         self._idle: Task | None = None
         self._deferred: set[Call] | None = None
         self._streams: set[Stream[object]] | None = None
@@ -264,6 +267,11 @@ class Address:
         return self._table
 
     @property
+    def stream_table(self) -> dict[type, Handler]:
+        """The same for streams."""
+        return self._stream_table
+
+    @property
     def has_overflow(self) -> bool:
         """Whether envelopes wait for a place."""
         return self._overflow is not None
@@ -294,10 +302,11 @@ class Address:
         self._streams.add(stream)
         stream.registry = self._streams
 
-    def open(self, table: dict[type, Handler], size: int) -> None:
+    def open(self, cls: type[Actor]) -> None:
         """Begin an incarnation: accept mail."""
-        self._table = table
-        self._size = self._room = size
+        self._table = cls.handler_table
+        self._stream_table = cls.stream_table
+        self._size = self._room = cls.mailbox_size
         self._state = State.STARTING
         self.ending = None
         self._queue.clear()
@@ -348,7 +357,6 @@ class Address:
         self._state = State.DOWN
         self.last_exit = exit_
         self.nursery = None
-        self._table = {}
         if self._ended is not None:
             self._ended.fire(exit_)
             self._ended = None
@@ -382,5 +390,6 @@ class Address:
         if not issubclass(cls, base):
             verb = "stream" if base is StreamMessage else "ask and tell"
             raise TypeError(f"{verb} take a {base.__name__}, not {cls.__qualname__}")
-        if cls not in self._table and resolve_handler(self._table, cls) is None:
+        table = self._stream_table if base is StreamMessage else self._table
+        if cls not in table and resolve_handler(table, cls) is None:
             raise TypeError(f"actor {self.name} has no handler for {cls.__qualname__}")

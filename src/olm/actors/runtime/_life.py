@@ -39,7 +39,7 @@ async def live(address: Address, plan: Plan, started: Callable[[], None]) -> Exi
     except Exception as exc:
         return _end(address, Crashed(exc))
     actor.address, actor.name, actor.stop_within_s = address, address.name, plan.stop_within_s
-    address.open(type(actor).handler_table, type(actor).mailbox_size)
+    address.open(type(actor))
     course = _Course()
     try:
         await _run(address, actor, course, started)

@@ -19,7 +19,7 @@ __all__ = [
     "Message",
     "Mode",
     "StreamMessage",
-    "build_table",
+    "build_tables",
     "handles",
     "resolve_handler",
     "result_type",
@@ -95,8 +95,8 @@ def _marker(message_type: type, base: type, word: str) -> Callable[[F], F]:
     return mark
 
 
-def build_table(cls: type) -> dict[type, Handler]:
-    """Collect the handlers of an actor class, inherited ones included.
+def build_tables(cls: type) -> tuple[dict[type, Handler], dict[type, Handler]]:
+    """Collect the handlers of an actor class, inherited ones included: those of messages and those of streams.
 
     A method that overrides a decorated one takes its place without being decorated again.
     """
@@ -105,9 +105,11 @@ def build_table(cls: type) -> dict[type, Handler]:
         for name, value in vars(base).items():
             for message_type in getattr(value, _MARK, ()):
                 names[message_type] = name
-    return {
-        message_type: _make_handler(cls, name, message_type) for message_type, name in names.items()
-    }
+    tables: tuple[dict[type, Handler], dict[type, Handler]] = ({}, {})
+    for message_type, name in names.items():
+        handler = _make_handler(cls, name, message_type)
+        tables[handler.mode is Mode.STREAM][message_type] = handler
+    return tables
 
 
 def _make_handler(cls: type, name: str, message_type: type) -> Handler:

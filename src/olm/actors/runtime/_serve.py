@@ -65,14 +65,15 @@ async def serve(address: Address, actor: Actor) -> None:
 
 async def _open_envelope(address: Address, actor: Actor, entry: Call | Stream[object]) -> None:
     message = entry.message
-    handler = address.table[message.__class__]
-    function, mode = handler
     if isinstance(entry, Stream):
+        handler = address.stream_table[message.__class__]
         address.adopt(entry)
         actor.nursery.start_soon(
             _produce, address, actor, entry, handler, name=f"{actor.name} stream"
         )
         return
+    handler = address.table[message.__class__]
+    function, mode = handler
     try:
         if mode is Mode.SYNC:
             value = function(actor, message)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import signal
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import ClassVar, Final, assert_never
 
 import msgspec
 import trio
@@ -83,9 +83,12 @@ class _Types:
 class ProcessActor(Actor):
     """The host of a child process. Made by the factory that `process_actor` returns."""
 
-    handler_table = {  # noqa: RUF012 # as in the base class
-        Message: Handler(lambda *_: None, Mode.DEFERRED),
-        StreamMessage: Handler(lambda *_: None, Mode.STREAM),
+    # All messages are accepted here; the child says which ones it knows. None of these is ever called.
+    handler_table: ClassVar[dict[type, Handler]] = {
+        Message: Handler(lambda *_: None, Mode.DEFERRED)
+    }
+    stream_table: ClassVar[dict[type, Handler]] = {
+        StreamMessage: Handler(lambda *_: None, Mode.STREAM)
     }
 
     def __init__(

@@ -25,7 +25,7 @@ from olm.actors.runtime._address import Address
 from olm.actors.runtime._calls import Call
 from olm.actors.runtime._exits import Crashed, Exit, Killed, Normal, Shutdown
 from olm.actors.runtime._life import Plan, live
-from olm.actors.runtime._messages import StreamMessage, wire_name
+from olm.actors.runtime._messages import wire_name
 from olm.actors.runtime._streams import Stream
 from olm.actors.runtime.process import _frames as frames
 from olm.actors.runtime.process._link import FrameTooLarge, Link
@@ -65,8 +65,8 @@ class _Peer:
     def __init__(self, link: Link[frames.ToChild]) -> None:
         self.link = link
         self._address = Address("not started")
-        self._types: dict[str, msgspec.msgpack.Decoder[object]] = {}
-        self._streams: set[str] = set()
+        self._messages: dict[str, msgspec.msgpack.Decoder[object]] = {}
+        self._streams: dict[str, msgspec.msgpack.Decoder[object]] = {}
         self._calls: dict[int, _RemoteCall | _RemoteStream] = {}
         self._n_taken = 0
         self._report_taken_at = 1
@@ -139,15 +139,16 @@ class _Peer:
         self._nursery.cancel_scope.cancel("the actor's life is over")
 
     def _started(self, cls: type[Actor]) -> None:
-        for message_type in cls.handler_table:
-            name = wire_name(message_type)
-            self._types[name] = msgspec.msgpack.Decoder(message_type)
-            if issubclass(message_type, StreamMessage):
-                self._streams.add(name)
+        for table, types in (
+            (cls.handler_table, self._messages),
+            (cls.stream_table, self._streams),
+        ):
+            for message_type in table:
+                types[wire_name(message_type)] = msgspec.msgpack.Decoder(message_type)
         self._is_up = True
         # Report in halves of the mailbox, so that the parent seldom has to wait and seldom has to listen.
         self._report_taken_at = max(1, cls.mailbox_size // 2)
-        self.link.send(frames.Started(cls.mailbox_size, list(self._types)))
+        self.link.send(frames.Started(cls.mailbox_size, [*self._messages, *self._streams]))
 
     def _say_goodbye(self, exit_: Exit) -> int:
         match exit_:
@@ -177,7 +178,10 @@ class _Peer:
     def _ask(self, frame: frames.Ask[msgspec.Raw]) -> None:
         try:
             call = _RemoteCall(
-                self._decode(frame.type_name, frame.message), self._address, self, frame.id
+                self._decode(self._messages, frame.type_name, frame.message),
+                self._address,
+                self,
+                frame.id,
             )
             self._address.post(call)
         except OlmError as exc:
@@ -187,13 +191,13 @@ class _Peer:
 
     def _tell(self, frame: frames.Tell[msgspec.Raw]) -> None:
         try:
-            self._address.tell(self._decode(frame.type_name, frame.message))  # type: ignore[arg-type] # a Message, by its decoder
+            self._address.tell(self._decode(self._messages, frame.type_name, frame.message))  # type: ignore[arg-type] # a Message, by its decoder
         except OlmError as exc:
             sys.stderr.write(f"a told {frame.type_name} was lost: {exc}\n")
 
     def _open(self, frame: frames.Open[msgspec.Raw]) -> None:
         try:
-            message = self._decode(frame.type_name, frame.message)
+            message = self._decode(self._streams, frame.type_name, frame.message)
             stream = _RemoteStream(self._address, message, frame.window, self, frame.id)
             stream.opened = True
             self._address.post(stream)
@@ -209,8 +213,13 @@ class _Peer:
         elif call is not None:
             call.abandon()
 
-    def _decode(self, type_: str, payload: msgspec.Raw) -> object:
-        decoder = self._types.get(type_)
+    def _decode(
+        self,
+        types: dict[str, msgspec.msgpack.Decoder[object]],
+        type_: str,
+        payload: msgspec.Raw,
+    ) -> object:
+        decoder = types.get(type_)
         if decoder is None:
             raise ActorError(f"actor {self._address.name} has no handler for {type_}")
         try:
