@@ -16,13 +16,30 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from . import extension
-from .common import Places, digest_of, fail, locked, stored_entry
+from .common import BuildError, Places, digest_of, fail, locked, stored_entry
 from .install import install
-from .plan import BACKENDS, Build, Options, has_engine, libs_key, ours_key, prepare
+from .plan import (
+    BACKENDS,
+    Build,
+    Options,
+    has_engine,
+    libs_key,
+    ours_key,
+    prepare,
+    superproject_files,
+)
 from .progress import phase, run_logged, say
 from .toolchain import python_with_cffi
 
-__all__ = ["build", "build_libs", "configure", "libs_defines", "libs_directory", "ninja"]
+__all__ = [
+    "build",
+    "build_libs",
+    "configure",
+    "libs_defines",
+    "libs_directory",
+    "ninja",
+    "superproject",
+]
 
 _LIBS_TARGET = "olm-libs"
 
@@ -46,7 +63,15 @@ def configure(
         *defines,
         *build.env.get("CMAKE_ARGS", "").split(),
     ]
-    run_logged(command, log=log, env=build.env, what="configuring")
+    was_used = (directory / "CMakeCache.txt").exists()
+    try:
+        run_logged(command, log=log, env=build.env, what="configuring")
+    except BuildError:
+        if not was_used:
+            raise
+        # A directory left by a killed build, another CMake or a moved compiler: start it afresh.
+        shutil.rmtree(directory)
+        run_logged(command, log=log, env=build.env, what="configuring")
 
 
 def ninja(build: Build, directory: Path, targets: Iterable[str], log: Path, what: str) -> None:
@@ -58,6 +83,20 @@ def ninja(build: Build, directory: Path, targets: Iterable[str], log: Path, what
 def libs_directory(build: Build, key: str) -> Path:
     """The build directory of the libraries; kept, because the peer's tools are built in it too."""
     return build.places.cache / "build" / f"libs-{key}"
+
+
+def superproject(build: Build, directory: Path) -> Path:
+    """Copy our CMake project beside a build directory and return the copy.
+
+    A build directory is shared by all checkouts with the same key, but CMake ties it to one source path.
+    """
+    source = directory.with_name(f"{directory.name}-src")
+    source.mkdir(parents=True, exist_ok=True)
+    for path in superproject_files(build.places):
+        target = source / path.name
+        if not target.is_file() or target.read_bytes() != path.read_bytes():
+            shutil.copy(path, target)
+    return source
 
 
 def libs_defines(build: Build, *, peer: bool) -> list[str]:
@@ -114,7 +153,11 @@ def build_libs(build: Build) -> Path:
         log.unlink(missing_ok=True)
         with phase("configuring llama.cpp"):
             configure(
-                build, build.places.native / "ggml", directory, libs_defines(build, peer=False), log
+                build,
+                superproject(build, directory),
+                directory,
+                libs_defines(build, peer=False),
+                log,
             )
         names = ", ".join(build.variants) or "generic"
         with phase(f"compiling llama.cpp with {build.jobs} jobs (CPU variants: {names})"):
@@ -168,7 +211,7 @@ def build_plugin(build: Build, backend: str) -> Path:
         log.unlink(missing_ok=True)
         defines = [*libs_defines(build, peer=False), "-DOLM_CPU_VARIANTS=none", *switches]
         with phase(f"configuring the {backend} plug-in"):
-            configure(build, build.places.native / "ggml", directory, defines, log)
+            configure(build, superproject(build, directory), directory, defines, log)
         with phase(f"compiling the {backend} plug-in (this can take an hour on few cores)"):
             ninja(build, directory, [target], log, f"compiling the {backend} plug-in")
         _take_libraries(build, directory / "bin", [target], into)

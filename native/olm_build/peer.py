@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from .build import build_libs, configure, libs_defines, libs_directory, ninja
+from .build import build_libs, configure, libs_defines, libs_directory, ninja, superproject
 from .common import Places, fail, locked, stored_entry
 from .plan import Options, prepare
 from .progress import phase, say
@@ -29,7 +29,13 @@ def build_peer(places: Places, options: Options, env: Mapping[str, str]) -> Path
     def make(into: Path) -> None:
         log.unlink(missing_ok=True)
         with phase("configuring the peer"):
-            configure(build, places.native / "ggml", directory, libs_defines(build, peer=True), log)
+            configure(
+                build,
+                superproject(build, directory),
+                directory,
+                libs_defines(build, peer=True),
+                log,
+            )
         with phase("compiling the peer"):
             ninja(build, directory, ["olm-peer"], log, "compiling the peer")
         for path in libs.iterdir():

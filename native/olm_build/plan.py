@@ -22,6 +22,7 @@ __all__ = [
     "options_from",
     "ours_key",
     "prepare",
+    "superproject_files",
 ]
 
 # GPU plug-ins: the name of the command line -> (CMake switches, target). spec: upstream docs/build.md.
@@ -109,14 +110,19 @@ def compile_flags(env: Mapping[str, str]) -> dict[str, str]:
     return {name: env[name] for name in _FLAG_VARIABLES if env.get(name)}
 
 
+def superproject_files(places: Places) -> list[Path]:
+    """List the files of our CMake project around the tree."""
+    return [places.native / "ggml" / name for name in ("CMakeLists.txt", "amx_tileconfig.h")]
+
+
 def libs_key(build: Build, backend: str | None = None) -> str:
     """Key of the upstream libraries, or of one GPU plug-in."""
-    ggml = build.places.native / "ggml"
-    ours = [ggml / "CMakeLists.txt", ggml / "amx_tileconfig.h"]
     return digest_of(
         {
             "tree": build.tree.identity,
-            "superproject": files_sha256(ggml, ours),
+            "superproject": files_sha256(
+                build.places.native / "ggml", superproject_files(build.places)
+            ),
             "compiler": build.tools.compiler_id,
             "machine": machine_arch(),
             "flags": compile_flags(build.env),
