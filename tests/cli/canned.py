@@ -34,13 +34,13 @@ class Seen:
 class Canned:
     """A server with answers by (method, path): a status and an object, or a list of lines to stream.
 
-    A line of `None` in a stream holds it open until the client goes or `release` is set.
+    `product` is what its Server header says. A line of `None` in a stream holds it open until the client goes.
     """
 
     port: int = 0
     answers: dict[tuple[str, str], tuple[int, object]] = attrs.field(factory=dict)
     seen: list[Seen] = attrs.field(factory=list)
-    release: threading.Event = attrs.field(factory=threading.Event)
+    product: str = ""
     holding: threading.Event = attrs.field(factory=threading.Event)
     gone: threading.Event = attrs.field(factory=threading.Event)
 
@@ -69,7 +69,9 @@ def handler(canned: Canned) -> type[BaseHTTPRequestHandler]:
                 self._stream(status, answer)
                 return
             raw = b"" if answer is None else json.dumps(answer).encode()
-            self.send_response(status)
+            self.send_response_only(status)
+            if canned.product:
+                self.send_header("Server", canned.product)
             self.send_header("Content-Type", "application/json; charset=utf-8")
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()

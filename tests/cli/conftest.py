@@ -26,7 +26,6 @@ def server() -> Iterator[Canned]:
     try:
         yield canned
     finally:
-        canned.release.set()
         httpd.shutdown()
         thread.join()
         httpd.server_close()

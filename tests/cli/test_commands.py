@@ -41,6 +41,15 @@ def test_version_of_a_server_of_the_same_version(server: Canned, olm: Run) -> No
     assert (done.stdout, done.returncode) == (f"olm version is {__version__}\n", 0)
 
 
+def test_version_of_an_olm_server_is_olms_and_not_the_ollama_it_behaves_like(
+    server: Canned, olm: Run
+) -> None:
+    server.on("GET", "/api/version", {"version": "0.33.0"})
+    server.product = f"olm/{__version__}"
+
+    assert olm("--version").stdout == f"olm version is {__version__}\n"
+
+
 def test_version_warns_of_another_server_version(server: Canned, olm: Run) -> None:
     server.on("GET", "/api/version", {"version": "9.9.9"})
 

@@ -27,6 +27,7 @@ from olm.errors import Busy, InvalidRequest, NotFound, NotYetSupported, OlmError
 
 __all__ = ["Client", "Endpoint", "ServerUnreachable", "endpoint_from_environment"]
 
+PRODUCT: Final = "olm/"
 UPLOAD_PIECE: Final = 1 << 20
 HOST_VARIABLES: Final = ("OLM_HOST", "OLLAMA_HOST")
 _ERRORS: Final[dict[int, type[OlmError]]] = {
@@ -123,6 +124,21 @@ class Client:
                     raise OlmError(_error_text(event["error"]) or "the server reports an error")
                 yield event
 
+    def server_version(self) -> str:
+        """The version of the server: olm's own out of the `Server` header, else what /api/version says.
+
+        olm answers /api/version with the version of Ollama whose behaviour it has, since Ollama's clients compare it.
+
+        Raises:
+            OlmError: nobody answers, or with an error.
+        """
+        with self._exchange("GET", "/api/version", None) as (head, pieces):
+            product = head.headers.get("server", "").partition(" ")[0]
+            if product.startswith(PRODUCT):
+                return product.removeprefix(PRODUCT)
+            version = _decode(b"".join(pieces), head).get("version")
+            return version if isinstance(version, str) else ""
+
     def exists(self, path: str) -> bool:
         """Ask with HEAD whether something is there.
 
@@ -198,7 +214,7 @@ class Client:
             authority = f"{f'[{host}]' if ':' in host else host}:{self.endpoint.port}"
         headers = {
             "Host": authority,
-            "User-Agent": f"olm/{__version__}",
+            "User-Agent": f"{PRODUCT}{__version__}",
             "Accept": "application/x-ndjson, application/json",
             "Connection": "close",
         }

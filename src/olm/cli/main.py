@@ -56,10 +56,9 @@ def _dispatch() -> int:
 def show_version() -> int:
     """Print the version of the server that answers, and a warning where the client's differs or none answers."""
     from olm.cli.client import Client
-    from olm.cli.wire import text
 
     try:
-        server = text(Client(patience_s=VERSION_PATIENCE_S).call("GET", "/api/version"), "version")
+        server = Client(patience_s=VERSION_PATIENCE_S).server_version()
     except OlmError:
         print("Warning: could not connect to a running olm instance")
         print(f"Warning: client version is {__version__}")
