@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import trio
 
 from olm.actors.runtime import Actor, StreamSink, handles, streams
 from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, drop_oldest
-from olm.chat.types import ChatMessage, ChatPrompt, Done, Piece, TextPrompt, TurnEvent
+from olm.chat.types import ChatMessage, Done, Piece, TextPrompt, TurnEvent
 from olm.errors import ContextTooLong, LoadFailed
 from olm.native import wire
 from olm.native.process import ProcessIdRequest
@@ -129,6 +131,7 @@ class FakeWorker(Actor):
         counts = tuple(len(_tokens(text)) for text in msg.inputs)
         if not msg.truncate and max(counts, default=0) > self._n_ctx:
             raise ContextTooLong(EMBED_TOO_LONG)
+        counts = tuple(min(count, self._n_ctx) for count in counts)
         return wire.Embedded(vectors=b"\0\0\x80?" * len(counts), n_embd=1, n_tokens=counts)
 
     @handles(wire.Render)
@@ -156,11 +159,5 @@ def _tokens(text: str) -> tuple[int, ...]:
     return tuple(text.encode())
 
 
-def _render(messages: tuple[ChatMessage, ...] | list[ChatMessage] | object) -> str:
-    assert isinstance(messages, tuple | list), "messages come in a sequence"
+def _render(messages: Sequence[ChatMessage]) -> str:
     return "".join(f"{message.role}: {message.content}\n" for message in messages)
-
-
-def chat(text: str) -> ChatPrompt:
-    """Make a prompt of one user message."""
-    return ChatPrompt(messages=(ChatMessage(role="user", content=text),))
