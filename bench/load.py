@@ -43,6 +43,8 @@ face others level office door health person art war history party result change 
 moment air teacher force"""
 _WORDS: Final = _WORD_LIST.split()
 
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
+
 # A stream that is silent for this long has failed; the slowest prompt processing wanted here is far below it.
 _SILENCE_LIMIT_S: Final = 180.0
 
@@ -116,6 +118,11 @@ class _Stream:
         self.data += piece
         self.ends.append(len(self.data))
         self.times.append(now)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last chunk of a chunked body is here; JSON never ends a chunk with a bare "0" line."""
+        return self.data.endswith(_LAST_CHUNK)
 
     def time_at(self, offset: int) -> float:
         """When the byte before `offset` had arrived."""
@@ -197,7 +204,8 @@ def _drive(spec: LoadSpec) -> list[_Stream]:
                 assert isinstance(connection, socket.socket), "only sockets are registered"
                 piece = connection.recv(1 << 18)
                 key.data.receive(piece, time.perf_counter())
-                if not piece:
+                # A complete answer is over even where the server is slow to close, as for any other HTTP client.
+                if not piece or key.data.is_complete:
                     selector.unregister(connection)
                     connection.close()
             if is_late_due and all(len(s.times) > spec.n_tokens / 3 for s in streams):
