@@ -136,7 +136,7 @@ class MemoryClient:
         """Read a whole answer."""
         chunks: list[bytes] = []
         status, fields = 0, {}
-        async for event in self.events():
+        while (event := await self.next_event()) is not None:
             if isinstance(event, h11.Response):
                 status = event.status_code
                 fields = {k.decode(): v.decode() for k, v in event.headers}
@@ -144,17 +144,17 @@ class MemoryClient:
                 chunks.append(bytes(event.data))
         return Reply(status, fields, tuple(chunks))
 
-    async def events(self) -> AsyncIterator[h11.Event]:
-        """The events of one answer, as they come."""
+    async def next_event(self) -> h11.Event | None:
+        """The next event of an answer; None at its end."""
         while True:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
                 self._h11.receive_data(await self.stream.receive_some())
             elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-                return
+                return None
             else:
                 assert isinstance(event, h11.Event)
-                yield event
+                return event
 
     async def aclose(self) -> None:
         await self.stream.aclose()
@@ -168,13 +168,38 @@ class MemoryServer:
     api: Api
     connections: Connections
     nursery: trio.Nursery
+    _stalls: list[trio.Event] = attrs.field(factory=list)
+    _server_ends: dict[MemoryClient, trio.StapledStream] = attrs.field(factory=dict)
 
     def connect(self) -> MemoryClient:
         """Open a connection."""
         ours, theirs = trio.testing.memory_stream_pair()
         theirs.socket = _Socket(theirs)  # type: ignore[attr-defined]  # what a SocketStream has
         self.nursery.start_soon(self.connections.handle, theirs)
-        return MemoryClient(ours)
+        client = MemoryClient(ours)
+        self._server_ends[client] = theirs
+        return client
+
+    def stall(self, client: MemoryClient) -> trio.Event:
+        """Let nothing through to a client until the event is set: its window is full."""
+        gate = trio.Event()
+        send_stream = self._server_ends[client].send_stream
+        assert isinstance(send_stream, trio.testing.MemorySendStream)
+        pump = send_stream.send_all_hook
+        assert pump is not None
+
+        async def wait_then_pump() -> None:
+            await gate.wait()
+            await pump()
+
+        send_stream.send_all_hook = wait_then_pump
+        self._stalls.append(gate)
+        return gate
+
+    def release_stalls(self) -> None:
+        """Let every stalled client go on."""
+        for gate in self._stalls:
+            gate.set()
 
 
 @asynccontextmanager
@@ -186,6 +211,11 @@ async def open_memory_server(
     api = create_app(fake.clients, settings or settings_for_tests())
     connections = Connections(ASGIWrapper(api), make_config())
     async with trio.open_nursery() as nursery:
-        yield MemoryServer(fake, api, connections, nursery)
-        connections.close_all()
+        server = MemoryServer(fake, api, connections, nursery)
+        try:
+            yield server
+        finally:
+            # hypercorn shields writes, so a test that fails must not leave one waiting
+            server.release_stalls()
+            connections.close_all()
         nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from olm.api.errors import (
 )
 from olm.api.gate import Call
 from olm.api.schemas import ProgressResponse, to_json
+from olm.chat.types import Done, TurnEvent
 from olm.errors import OlmError, ShuttingDown
 
 __all__ = ["StreamResponse", "Work", "progress_json", "progress_lines", "turn_lines"]
@@ -114,6 +115,7 @@ class _TurnLines:
         self._line = form.line
         self._total_ns = call.elapsed_ns
         self._pending: OlmError | None = None
+        self._last: TurnEvent | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -123,18 +125,26 @@ class _TurnLines:
             raise self._pending
         batch = b""
         while not batch:
-            event = await self._turn.__anext__()
-            load_ns = self._turn.load_ns
-            batch = self._line(event, load_ns=load_ns, total_ns=self._total_ns)
+            try:
+                event = await self._turn.__anext__()
+            except StopAsyncIteration:
+                if isinstance(self._last, Done):
+                    raise
+                raise OlmError("the answer ended without a final event") from None
+            batch = self._write(event)
             try:
                 for waiting in self._turn.drain():
-                    batch += self._line(waiting, load_ns=load_ns, total_ns=self._total_ns)
+                    batch += self._write(waiting)
             except OlmError as exc:
                 # What came before the error is written first.
                 if not batch:
                     raise
                 self._pending = exc
         return batch
+
+    def _write(self, event: TurnEvent) -> bytes:
+        self._last = event
+        return self._line(event, load_ns=self._turn.load_ns, total_ns=self._total_ns)
 
 
 @asynccontextmanager
