@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from olm.actors.runtime import (
     Actor,
@@ -20,22 +20,17 @@ from olm.errors import ModelNotFound
 from runtime.runtime_actors import Bug, Count, Doze, Finish, Forever, Get, Log, Tally
 
 
-@pytest.fixture(autouse=True)
-def _virtual_time(autojump_clock: trio.testing.MockClock) -> None:
-    """No test here takes real time."""
-
-
 async def _collect(items: Stream[int], into: list[int]) -> None:
     async for item in items:
         into.append(item)  # noqa: PERF401 # kept when the stream ends with an error
 
 
-async def test_a_stream_gives_every_item_in_order_and_ends() -> None:
+async def test_a_stream_gives_every_item_in_order_and_ends(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally, tally.stream(Count(200)) as items:
         assert [item async for item in items] == list(range(200))
 
 
-async def test_an_expected_error_comes_after_the_items_before_it() -> None:
+async def test_an_expected_error_comes_after_the_items_before_it(autojump_clock: MockClock) -> None:
     got: list[int] = []
     async with open_actor(Tally) as tally:
         async with tally.stream(Count(3, fail="refuse")) as items:
@@ -45,7 +40,7 @@ async def test_an_expected_error_comes_after_the_items_before_it() -> None:
     assert got == [0, 1, 2]
 
 
-async def test_a_bug_in_a_stream_crashes_the_actor() -> None:
+async def test_a_bug_in_a_stream_crashes_the_actor(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally:
         async with tally.stream(Count(3, fail="oops")) as items:
             with pytest.raises(ActorStopped, match="ValueError: oops"):
@@ -53,7 +48,7 @@ async def test_a_bug_in_a_stream_crashes_the_actor() -> None:
         await tally.stopped()
 
 
-async def test_the_window_bounds_the_producer() -> None:
+async def test_the_window_bounds_the_producer(autojump_clock: MockClock) -> None:
     class Narrow(Count, frozen=True):
         window = 3
 
@@ -80,7 +75,7 @@ async def test_the_window_bounds_the_producer() -> None:
         assert items.drain() == []
 
 
-async def test_leaving_the_block_cancels_the_producer() -> None:
+async def test_leaving_the_block_cancels_the_producer(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally:
         async with tally.stream(Forever()) as items:
             assert await anext(items) == 0
@@ -90,7 +85,9 @@ async def test_leaving_the_block_cancels_the_producer() -> None:
             await anext(items)
 
 
-async def test_leaving_before_the_actor_got_to_it_means_it_never_runs() -> None:
+async def test_leaving_before_the_actor_got_to_it_means_it_never_runs(
+    autojump_clock: MockClock,
+) -> None:
     async with open_actor(Tally) as tally, trio.open_nursery() as nursery:
         nursery.start_soon(tally.ask, Doze(0.01))
         await wait_all_tasks_blocked()
@@ -100,7 +97,9 @@ async def test_leaving_before_the_actor_got_to_it_means_it_never_runs() -> None:
         assert await tally.ask(Log()) == []
 
 
-async def test_leaving_before_the_producer_task_ran_means_it_never_runs() -> None:
+async def test_leaving_before_the_producer_task_ran_means_it_never_runs(
+    autojump_clock: MockClock,
+) -> None:
     async with open_actor(Tally) as tally:
         stream = tally.stream(Forever())
         async with stream:
@@ -110,7 +109,7 @@ async def test_leaving_before_the_producer_task_ran_means_it_never_runs() -> Non
         assert await tally.ask(Log()) in ([], ["begun", "ended"])
 
 
-async def test_a_crash_ends_every_open_stream_after_its_items() -> None:
+async def test_a_crash_ends_every_open_stream_after_its_items(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally, tally.stream(Forever()) as items:
         await wait_all_tasks_blocked()
         with pytest.raises(ActorStopped):
@@ -121,7 +120,7 @@ async def test_a_crash_ends_every_open_stream_after_its_items() -> None:
         assert got == list(range(64))
 
 
-async def test_an_actor_that_stops_ends_its_streams() -> None:
+async def test_an_actor_that_stops_ends_its_streams(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally, tally.stream(Forever()) as items:
         await wait_all_tasks_blocked()
         await tally.ask(Finish())
@@ -130,7 +129,7 @@ async def test_an_actor_that_stops_ends_its_streams() -> None:
             await _collect(items, [])
 
 
-async def test_queued_streams_fail_when_the_actor_goes_down() -> None:
+async def test_queued_streams_fail_when_the_actor_goes_down(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally, trio.open_nursery() as nursery:
         nursery.start_soon(tally.ask, Doze(0.01))
         await wait_all_tasks_blocked()
@@ -140,7 +139,7 @@ async def test_queued_streams_fail_when_the_actor_goes_down() -> None:
                 await anext(items)
 
 
-async def test_a_stream_to_a_full_mailbox_waits_its_turn() -> None:
+async def test_a_stream_to_a_full_mailbox_waits_its_turn(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally, trio.open_nursery() as nursery:
         nursery.start_soon(tally.ask, Doze(0.01))
         await wait_all_tasks_blocked()
@@ -152,7 +151,7 @@ async def test_a_stream_to_a_full_mailbox_waits_its_turn() -> None:
             assert [item async for item in items] == [0, 1]
 
 
-async def test_a_stream_is_opened_once() -> None:
+async def test_a_stream_is_opened_once(autojump_clock: MockClock) -> None:
     async with open_actor(Tally) as tally:
         stream = tally.stream(Count(1))
         async with stream:
@@ -178,7 +177,9 @@ class Feeder(Actor):
         await trio.sleep_forever()
 
 
-async def test_send_nowait_refuses_a_full_window_and_a_closed_stream() -> None:
+async def test_send_nowait_refuses_a_full_window_and_a_closed_stream(
+    autojump_clock: MockClock,
+) -> None:
     feeder = Feeder()
     async with open_actor(lambda: feeder) as address:
         async with address.stream(Feed()) as items:
@@ -197,7 +198,9 @@ async def test_send_nowait_refuses_a_full_window_and_a_closed_stream() -> None:
             await sink.send("d")
 
 
-async def test_a_sender_outside_the_handler_that_waits_for_room_learns_of_the_end() -> None:
+async def test_a_sender_outside_the_handler_that_waits_for_room_learns_of_the_end(
+    autojump_clock: MockClock,
+) -> None:
     feeder = Feeder()
     errors: list[Exception] = []
 
@@ -217,7 +220,9 @@ async def test_a_sender_outside_the_handler_that_waits_for_room_learns_of_the_en
     assert len(errors) == 1
 
 
-async def test_a_consumer_waiting_when_another_task_closes_is_told() -> None:
+async def test_a_consumer_waiting_when_another_task_closes_is_told(
+    autojump_clock: MockClock,
+) -> None:
     async with open_actor(Feeder) as address, address.stream(Feed()) as items:
 
         async def wait_for_item() -> None:

@@ -105,7 +105,9 @@ class Supervisor:
             await trio.lowlevel.checkpoint()
             return None
         keeper.begin_halt(child, reason)
-        return await child.gone.wait()
+        exit_ = await child.gone.wait()
+        keeper.drop(child)
+        return exit_
 
     def address(self, path: str) -> Address:
         """Look up an actor by name, or by a path such as `models/scheduler`. Raises ActorError if there is none."""
