@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -85,6 +86,22 @@ def test_list_prints_the_table(server: Canned, olm: Run, name: str) -> None:
         "Never",
     ]
     assert len(olm(name, "other").stdout.splitlines()) == 1
+
+
+def test_output_nobody_reads_is_no_traceback(server: Canned, environment: dict[str, str]) -> None:
+    server.on("GET", "/api/version", {"version": __version__})
+    ours, theirs = os.pipe()
+    os.close(ours)
+    buffered = {k: v for k, v in environment.items() if k != "PYTHONUNBUFFERED"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "olm", "--version"],
+            env=buffered, stdout=theirs, stderr=subprocess.PIPE, check=False, timeout=30,
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+
+    assert (done.stderr, done.returncode) == (b"", 1)
 
 
 def test_bad_usage_is_one_line_and_status_one(olm: Run) -> None:
@@ -255,6 +272,16 @@ def test_run_shows_thinking_unless_hidden(server: Canned, olm: Run) -> None:
 
     assert olm("run", "tiny", "x").stdout == "Thinking...\nWell\n...done thinking.\n\nYes\n\n"
     assert olm("run", "tiny", "x", "--hidethinking").stdout == "Yes\n\n"
+
+
+def test_run_closes_the_thinking_before_an_error(server: Canned, olm: Run) -> None:
+    server.on("POST", "/api/show", CHATTY)
+    server.on("POST", "/api/generate", [{"response": "", "thinking": "Well"}, {"error": "gone"}])
+
+    done = olm("run", "tiny", "x")
+
+    assert done.stdout == "Thinking...\nWell\n...done thinking.\n\n"
+    assert done.stderr == "Error: gone\n"
 
 
 def test_run_ends_with_the_error_of_a_broken_stream(server: Canned, olm: Run) -> None:

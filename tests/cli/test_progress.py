@@ -115,3 +115,15 @@ def test_cleared_progress_leaves_nothing_behind() -> None:
 
     assert out.getvalue().endswith("\r\x1b[2K")
     assert "too late" not in out.getvalue()
+
+
+def test_more_items_than_lines_show_the_last_ones() -> None:
+    out = Terminal()
+
+    with Progress(out) as progress:
+        for number in range(40):
+            progress.finish(progress.spinner(f"layer {number}"))
+
+    last = out.getvalue().split("\x1b[?25l")[-1]
+    assert last.count("layer") == 23
+    assert "layer 39" in last

@@ -220,6 +220,7 @@ def test_a_pasted_text_of_several_lines_is_one_message(
 ) -> None:
     with open_terminal(environment, "run", "tiny") as terminal:
         terminal.expect(HINT)
+        assert "\x1b[?2004h" in terminal.raw, "the terminal is asked to mark pasted text"
         terminal.type("\x1b[200~/first\nsecond\x1b[201~")
         terminal.line("")
         terminal.expect("Hello there")

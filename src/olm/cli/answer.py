@@ -145,8 +145,7 @@ def stream_answer(client: Client, path: str, body: Json, look: Look) -> Answer:
                 progress.clear()
     finally:
         out.write(view.finish())
-        said = any(content) or any(thinking)
-        out.write("\n\n" if said else "")
+        out.write("\n\n" if any(content) else "")
         out.flush()
     if look.verbose and final:
         print("\n".join(statistics(final)), file=sys.stderr)

@@ -20,9 +20,9 @@ VERSION_PATIENCE_S: Final = 0.5  # a server on this machine answers in a millise
 def main() -> int:
     """Run the command line of this process and return its exit status. Prints every error as `Error: <text>`."""
     try:
-        if sys.argv[1:] in (["-v"], ["--version"]):
-            return show_version()  # asked by scripts and prompts: not even click is needed for it
-        return _dispatch()
+        # The version is asked by scripts and prompts: not even click is needed for it.
+        status = show_version() if sys.argv[1:] in (["-v"], ["--version"]) else _dispatch()
+        sys.stdout.flush()  # a reader that has gone shows here, and not at interpreter exit
     except OlmError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1
@@ -32,6 +32,7 @@ def main() -> int:
     except BrokenPipeError:
         _silence(sys.stdout)
         return 1  # as click does where it meets this first
+    return status
 
 
 def _dispatch() -> int:
@@ -49,7 +50,6 @@ def _dispatch() -> int:
         return 1
     except click.Abort:
         return INTERRUPTED
-    sys.stdout.flush()  # a reader that has gone shows here, and not at interpreter exit
     return result if isinstance(result, int) else 0
 
 

@@ -98,9 +98,7 @@ class WordWrapper:
             self._column, self._word = 0, ""
             return "\n"
         moved, moved_width = self._word, display_width(self._word)
-        if (
-            moved_width == self._column
-        ):  # the word alone fills the line: nothing is won by moving it
+        if moved_width == self._column:  # a word that fills the line: nothing is won by moving it
             moved, moved_width = "", 0
         back = f"\x1b[{moved_width}D\x1b[K" if moved_width else ""
         self._column = moved_width + width
