@@ -120,7 +120,10 @@ void Context::clear_all() {
 size_t Context::memory_bytes(bool on_gpu) const {
     size_t total = 0;
     for (const auto & [buffer_type, bytes] : llama_get_memory_breakdown(handle_)) {
-        total += ggml_backend_buft_is_host(buffer_type) && on_gpu ? 0 : bytes.total();
+        const ggml_backend_dev_t device = ggml_backend_buft_get_device(buffer_type);
+        const auto               type   = device == nullptr ? GGML_BACKEND_DEVICE_TYPE_CPU : ggml_backend_dev_type(device);
+        const bool is_gpu = type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
+        total += is_gpu || !on_gpu ? bytes.total() : 0;
     }
     return total;
 }

@@ -203,8 +203,10 @@ common_json info(const Model & model) {
     facts["n_embd"]            = llama_model_n_embd(handle);
     facts["n_embd_out"]        = llama_model_n_embd_out(handle);
     facts["n_layer"]           = llama_model_n_layer(handle);
-    facts["n_head"]            = llama_model_n_head(handle);
-    facts["n_head_kv"]         = llama_model_n_head_kv(handle);
+    // Asking for heads of a layer that is not there aborts: so with the vocabulary alone.
+    const bool has_layers      = llama_model_n_layer(handle) > 0;
+    facts["n_head"]            = has_layers ? llama_model_n_head(handle) : 0;
+    facts["n_head_kv"]         = has_layers ? llama_model_n_head_kv(handle) : 0;
     facts["n_swa"]             = llama_model_n_swa(handle);
     facts["n_vocab"]           = llama_vocab_n_tokens(vocab);
     facts["vocab_type"]        = std::string(vocab_type_name(llama_vocab_type(vocab)));

@@ -224,7 +224,7 @@ void Engine::out_of_room() {
     Sequence * youngest  = nullptr;
     int        n_holding = 0;
     for (const SequencePtr & sequence : sequences_) {
-        if (sequence->slot >= 0) {
+        if (sequence->slot >= 0 && sequence->n_done > 0) {
             n_holding++;
             youngest = sequence.get();
         }
@@ -232,7 +232,7 @@ void Engine::out_of_room() {
     if (n_holding > 1) {
         preempt(*youngest);
     } else {
-        fail(*youngest, OLM_E_NO_ROOM, "the request does not fit the memory of the context");
+        fail(*parts_[0].sequence, OLM_E_NO_ROOM, "the request does not fit the memory of the context");
     }
 }
 

@@ -365,6 +365,10 @@ class Engine(Handle):
         """Let a paused request go on."""
         check(lib.olm_engine_pause(self.pointer, request, 0))
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable while events wait. The engine owns it."""
+        return self._fd
+
     def poll(self) -> list[Event]:
         """Take the events that wait, without waiting."""
         check(lib.olm_engine_next_frame(self.pointer, self._frame, self._size))
