@@ -151,7 +151,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
@@ -186,7 +186,7 @@ def test_both_ways_of_decoding_agree(value: dict[str, object]) -> None:
     # the other way round Go is milder: nulls inside of lists
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.binary(max_size=60) | st.text(alphabet='{}[]",:\\u123tfn.eE-+ ', max_size=30).map(str.encode)
 )

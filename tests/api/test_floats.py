@@ -7,7 +7,7 @@ import struct
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olm.api.floats import float32_row
@@ -22,6 +22,7 @@ def test_writes_the_shortest_digits() -> None:
     assert row == b"[0.01,-0.0017,1,0,0.1,16777216,3.4e+38,1e-7,0.0000015,1e+21]"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20))
 def test_reads_back_as_the_same_float32(values: list[float]) -> None:
     read = json.loads(float32_row(values), parse_int=float)

@@ -27,8 +27,9 @@ async def test_each_line_is_sent_when_it_is_there(
 
     while (event := await client.next_event()) is not None:
         if isinstance(event, h11.Data):
-            for line in map(json.loads, bytes(event.data).splitlines()):
-                arrivals.append((line["message"]["content"], round(trio.current_time())))
+            now = round(trio.current_time())
+            lines = map(json.loads, bytes(event.data).splitlines())
+            arrivals.extend((line["message"]["content"], now) for line in lines)
 
     assert arrivals == [("a", 0), ("b", 3600), ("", 3600)]
 
@@ -254,3 +255,27 @@ async def test_the_access_log_has_one_line_a_request(
     assert lines[0].startswith("POST /api/chat status=200 ms=")
     assert lines[0].endswith("client=127.0.0.1 id=r7")
     assert lines[1].startswith("GET /nope status=404")
+
+
+async def test_an_idle_connection_is_closed_after_a_while(
+    client: MemoryClient, autojump_clock: MockClock
+) -> None:
+    """The timer starts also after an answer of Quart's, whose task is cancelled at that very moment."""
+    await client.post("/api/chat", CHAT)
+
+    rest = await client.stream.receive_some()
+
+    assert rest == b""
+    assert round(trio.current_time()) == 300
+
+
+async def test_a_client_that_left_keeps_nothing_alive(
+    server: MemoryServer, autojump_clock: MockClock
+) -> None:
+    client = server.connect()
+    await client.post("/api/chat", CHAT)
+
+    await client.aclose()
+    await server.connections.wait_none_open()
+
+    assert trio.current_time() < 1

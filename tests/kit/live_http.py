@@ -18,7 +18,11 @@ from olm.api.serve import serve
 from olm.api.sockets import open_listeners
 from olm.config import Address
 
-__all__ = ["LiveServer", "open_live_server", "served_in_thread"]
+__all__ = ["LiveServer", "open_live_server", "read_all", "read_reply", "served_in_thread"]
+
+
+READ_S = 10.0
+"""Real seconds after which a test gives up on an answer."""
 
 
 @attrs.define
@@ -44,14 +48,28 @@ class LiveServer:
             return await read_all(stream)
 
 
+async def read_reply(stream: trio.SocketStream) -> bytes:
+    """Read one answer that has a Content-Length."""
+    data = bytearray()
+    with trio.fail_after(READ_S):
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive_some()
+        head, _, body = bytes(data).partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        while len(body) < int(fields[b"content-length"]):
+            body += await stream.receive_some()
+    return head + b"\r\n\r\n" + body
+
+
 async def read_all(stream: trio.SocketStream) -> bytes:
     """Read until the end; a reset counts as one."""
     data = bytearray()
-    try:
-        while chunk := await stream.receive_some():
-            data += chunk
-    except trio.BrokenResourceError:
-        pass
+    with trio.fail_after(READ_S):
+        try:
+            while chunk := await stream.receive_some():
+                data += chunk
+        except trio.BrokenResourceError:
+            pass
     return bytes(data)
 
 

@@ -139,6 +139,8 @@ class Connection(TCPServer):
                 self.protocol = self._http  # type: ignore[assignment]  # the part of its wrapper we need
                 await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()
+                # hypercorn lets this timer run out, which keeps a connection's memory for as long
+                await self.idle_task.stop()
         except OSError:
             pass  # the client was gone before we asked who it is
         finally:
@@ -179,9 +181,14 @@ class Connection(TCPServer):
             await self.protocol_send(RawData(framed[n_sent:]))
 
     async def protocol_send(self, event: Event) -> None:
-        """Write to the client. As hypercorn does, but without its lock when nobody else holds it."""
+        """Write, close, or start the idle timer. As hypercorn does, but shielded, and without its lock when that is free.
+
+        The end of an exchange is told to Quart's receiver, which cancels the task that is just telling us: unshielded,
+        the socket would stay open, or the idle timer would not start. Neither waits for anything.
+        """
         if not isinstance(event, RawData) or self.send_lock.locked():
-            await super().protocol_send(event)
+            with trio.CancelScope(shield=True):
+                await super().protocol_send(event)
             return
         self.send_lock.acquire_nowait()
         try:
