@@ -137,12 +137,15 @@ common_json parse(const common_chat_parser_params & params, const std::string & 
         // The tokens are paid for: what can be read is given, and otherwise the whole text as content.
     }
     try {
-        return as_json(common_chat_parse(text, true, params), false);
+        common_chat_msg message = common_chat_parse(text, true, params);
+        if (!message.empty()) {
+            return as_json(message, false);
+        }
     } catch (const std::exception &) {
-        common_chat_msg message;
-        message.content = text;
-        return as_json(message, false);
     }
+    common_chat_msg message;
+    message.content = text;
+    return as_json(message, false);
 }
 
 }  // namespace

@@ -105,14 +105,16 @@ def test_a_reply_is_taken_apart(chat: ChatTemplate) -> None:
     assert msgspec.json.decode(call.arguments) == {"city": "Paris"}
 
 
-def test_a_reply_that_does_not_match_is_content_and_no_error(chat: ChatTemplate) -> None:
+@pytest.mark.parametrize(
+    "text", ["Sure. <tool_call>\nnot json\n</tool_call> tail", "<tool_call>\n{]</tool_call>"]
+)
+def test_a_reply_that_does_not_match_is_content_and_no_error(chat: ChatTemplate, text: str) -> None:
     rendered = chat.render([ChatMessage("user", "Weather?")], tools_json=WEATHER, think=False)
-    text = 'Sure. <tool_call>\n{"name": "get_weather", "argu'
 
     parsed = ChatTemplate.parse(rendered.parser, text, partial=False)
 
     assert not parsed.complete
-    assert "Sure." in parsed.content
+    assert parsed.content == text
 
 
 def test_a_part_of_a_reply(chat: ChatTemplate) -> None:
