@@ -181,7 +181,7 @@ async def test_a_declared_giant_is_refused_and_the_client_reads_why() -> None:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send_until_closed, stream, size)
-            answered = bytes(await stream.receive_some())
+            answered = await read_reply(stream)
             nursery.cancel_scope.cancel()
         await stream.aclose()
 
