@@ -47,13 +47,18 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     data = tomllib.load(file)
 needs = data["build-system"]["requires"] + data["project"]["dependencies"] + data["project"]["optional-dependencies"]["dev"]
-print("\n".join(needs))
+print("\n".join([*needs, "editables"]))  # hatchling asks for it when it makes an editable install
 PY
     "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r "$VENV/requirements.txt"
-    # Editable and without the build hook: the engine is built next, where its progress can be seen.
-    OLM_SKIP_NATIVE=1 "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
-    printf '%s' "$want" >"$stamp"
+    rm -f "$stamp"
 fi
 
-say "building the engine (cached; minutes only the first time)"
-PATH="$(cd "$VENV/bin" && pwd):$PATH" "$VENV/bin/python" build_native.py
+say "building the engine (minutes the first time, cached outside the checkout)"
+"$VENV/bin/python" build_native.py
+
+if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then
+    # After the build, so that its hook finds the engine in the cache and the long part showed its progress above.
+    say "installing olm itself, editable"
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+    printf '%s' "$want" >"$stamp"
+fi
