@@ -73,6 +73,7 @@ class Boot(msgspec.Struct, Generic[P], array_like=True, tag=1):
     target: str
     name: str
     stop_within_s: float
+    max_frame_bytes: int
     has_config: bool
     config: P
 

@@ -157,6 +157,7 @@ class ProcessActor(Actor):
                         self._target,
                         self.name,
                         self.stop_within_s,
+                        self._options.max_frame_bytes,
                         self._config is not None,
                         msgspec.Raw(self._config or _NIL),
                     )

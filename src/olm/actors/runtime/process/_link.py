@@ -43,7 +43,7 @@ class Link(Generic[F]):
         self._socket = sock
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
-        self._max_frame_bytes = max_frame_bytes
+        self.max_frame_bytes = max_frame_bytes
         self._in = bytearray()
         self._out = bytearray()
         self._writer: Task | None = None
@@ -58,9 +58,9 @@ class Link(Generic[F]):
             TypeError: msgpack has no form for something in it.
         """
         data = self._encoder.encode(frame)
-        if len(data) > self._max_frame_bytes:
+        if len(data) > self.max_frame_bytes:
             raise FrameTooLarge(
-                f"a message of {len(data)} bytes does not fit a frame of {self._max_frame_bytes} bytes"
+                f"a message of {len(data)} bytes does not fit a frame of {self.max_frame_bytes} bytes"
             )
         if self.is_broken:
             return
@@ -131,10 +131,8 @@ class Link(Generic[F]):
         start = 0
         while len(buffer) - start >= _HEAD:
             size = int.from_bytes(buffer[start : start + _HEAD], "big")
-            if size > self._max_frame_bytes:
-                raise ProtocolError(
-                    f"a frame of {size} bytes; the limit is {self._max_frame_bytes}"
-                )
+            if size > self.max_frame_bytes:
+                raise ProtocolError(f"a frame of {size} bytes; the limit is {self.max_frame_bytes}")
             end = start + _HEAD + size
             if end > len(buffer):
                 break

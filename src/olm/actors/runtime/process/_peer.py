@@ -35,7 +35,7 @@ __all__ = ["run_child"]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-# The parent holds the real limit; what it sends is its own.
+# Until `Boot` brings the real one.
 _MAX_FRAME_BYTES: Final = 1 << 31
 _FLUSH_WITHIN_S: Final = 5.0
 
@@ -121,6 +121,7 @@ class _Peer:
     # -- the actor's life --------------------------------------------------------------------------------------------
 
     async def _live(self, boot: frames.Boot[msgspec.Raw]) -> None:
+        self.link.max_frame_bytes = boot.max_frame_bytes
         try:
             cls = _import_target(boot.target)
             factory = _make_factory(cls, boot)
