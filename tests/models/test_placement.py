@@ -19,6 +19,7 @@ from olm.actors.placement import (
     need_bytes,
     resolve_n_ctx,
     usable_bytes,
+    useful_threads,
 )
 from olm.chat.options import LoadOptions
 
@@ -112,6 +113,13 @@ def test_a_plan_never_asks_to_be_reloaded_for_its_own_options(options: LoadOptio
 
     assert not is_reload_needed(plan, model, options)
     assert not is_reload_needed(plan, model, msgspec.structs.replace(options, n_ctx=None))
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "n_cpus", "expected"), [(2, 2, 1), (2, 64, 1), (17, 64, 2), (500, 8, 0), (2, 1, 0)]
+)
+def test_small_models_get_few_threads(size_mib: int, n_cpus: int, expected: int) -> None:
+    assert useful_threads(size_mib * MIB, n_cpus) == expected
 
 
 def test_the_victim_is_the_least_recently_used_idle_model() -> None:

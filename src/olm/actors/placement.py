@@ -27,6 +27,7 @@ __all__ = [
     "need_bytes",
     "resolve_n_ctx",
     "usable_bytes",
+    "useful_threads",
 ]
 
 MIB: Final = 1 << 20
@@ -52,6 +53,9 @@ _WORKER_BYTES: Final = 96 * MIB
 
 _BATCH_BYTES: Final = ((2048, 2048 * MIB), (1024, 768 * MIB))
 """Compute buffers of big batches as Ollama surcharges them (spec §8.3); smaller ones are in `_WORKER_BYTES`."""
+
+_THREAD_BYTES: Final = 8 * MIB
+"""Weights that are worth a thread of their own."""
 
 _RESERVE_FRAC: Final = 0.05
 """Share of the available memory that stays free: page cache for other programs, and our estimate's error."""
@@ -180,6 +184,16 @@ def is_reload_needed(loaded: LoadPlan, model: StoredModel, wanted: LoadOptions) 
         value is not None and value != getattr(loaded.options, name)
         for name, value in msgspec.structs.asdict(wanted).items()
     )
+
+
+def useful_threads(size_bytes: int, n_cpus: int) -> int:
+    """Bound the threads of a small model; 0 leaves the choice to the engine.
+
+    A thread has to save more than the barriers of each step cost. Measured on the 2.4 M model on two cores: one thread
+    700 tokens/s, two 520; at 16 MiB the second begins to pay.
+    """
+    n_useful = max(size_bytes // _THREAD_BYTES, 1)
+    return n_useful if n_useful < n_cpus else 0
 
 
 def choose_victim(candidates: Iterable[Candidate], *, idle_only: bool) -> int | None:

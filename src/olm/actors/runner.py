@@ -7,6 +7,7 @@ what runs in the worker is `olm.native.worker`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +15,7 @@ import attrs
 import trio
 
 from olm.actors.client import StoredModel
-from olm.actors.placement import LoadPlan
+from olm.actors.placement import LoadPlan, useful_threads
 from olm.actors.runtime import (
     Actor,
     Address,
@@ -162,7 +163,9 @@ def load_message(config: RunnerConfig) -> Load:
         embedding="completion" not in model.capabilities,
         kv_cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
-        n_threads=plan.options.n_threads or config.n_threads,
+        n_threads=plan.options.n_threads
+        or config.n_threads
+        or useful_threads(model.size_bytes, os.cpu_count() or 1),
     )
 
 
