@@ -196,6 +196,8 @@ class ProcessActor(Actor):
     async def _beat(self) -> None:
         """Ping the child; end it when it has been silent for too long. Any frame from it counts as life."""
         process = self._process
+        # How long a start may take is for the one who waits for it to say: imports and loading block the loop.
+        await self._started.wait()
         n_silent = 0
         while n_silent <= _BEATS:
             n_before = process.link.n_received_bytes

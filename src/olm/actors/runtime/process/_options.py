@@ -26,7 +26,7 @@ class ProcessOptions:
     title: str = attrs.field(default="olm worker", eq=False)
     """Shown in the process list."""
     heartbeat_s: float = 30.0
-    """A child whose loop has been silent for so long is killed. Generous: a busy machine must not look like a hang."""
+    """A child whose loop has been silent for so long, once started, is killed. Generous: a busy machine is no hang."""
     max_frame_bytes: int = 64 * 1024 * 1024
     """No message, reply or item is larger. Held on both sides."""
     report_bytes: int = 16 * 1024
