@@ -56,6 +56,6 @@ int olm_engine_event_fd(olm_engine *engine, int *fd);
  * logprobs: per token, f32 logprob, u16 n_bytes, u16 n_top, bytes; then n_top times f32 logprob, u16 n_bytes, bytes. */
 int olm_engine_next_frame(olm_engine *engine, const uint8_t **data, size_t *size);
 
-/* JSON: n_ctx, n_parallel, n_cells, n_threads, n_running, n_waiting, n_paused, n_cached_cells, n_steps, n_prompt_tokens,
+/* JSON: n_ctx, n_parallel, n_cells, n_threads, can_generate, n_running, n_waiting, n_paused, n_cached_cells, n_steps, n_prompt_tokens,
  * n_cached_tokens, n_generated_tokens, n_shifts, n_evictions, decode_ns, sample_ns, memory_bytes. */
 int olm_engine_stats_json(olm_engine *engine, char **out);

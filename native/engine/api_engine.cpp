@@ -19,6 +19,7 @@ common_json as_json(const olm::EngineStats & s, const olm::EngineConfig & c) {
     all["n_cells"]            = c.n_cells;
     all["n_batch"]            = c.n_batch;
     all["n_threads"]          = c.params.n_threads;
+    all["can_generate"]       = s.can_generate;
     all["n_running"]          = s.n_running;
     all["n_waiting"]          = s.n_waiting;
     all["n_paused"]           = s.n_paused;

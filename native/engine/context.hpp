@@ -30,6 +30,8 @@ class Context {
     Result decode(const llama_batch & batch);  // at most n_batch tokens
     float * logits(int row);                   // of a row that asked for them; valid until the next decode
 
+    bool has_memory() const { return llama_get_memory(handle_) != nullptr; }
+
     // Memory of a sequence. All are without effect on models that have none.
     int  first_position(int sequence);            // -1: empty
     int  length(int sequence);                    // positions held, counted from 0

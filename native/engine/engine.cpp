@@ -18,6 +18,8 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineConfig & config) :
     batch_(llama_batch_init(config_.n_batch, 0, 1)) {
     counts_.memory_bytes = context_.memory_bytes(false);
     counts_.vram_bytes   = context_.memory_bytes(true);
+    // The model says "decoder" of every architecture but T5, so what counts is whether there are cells to go on from.
+    counts_.can_generate = context_.has_memory() && !llama_model_has_encoder(model_->llama());
     published_           = counts_;
     thread_              = std::thread([this] { run(); });
     pthread_setname_np(thread_.native_handle(), "olm-engine");
@@ -36,8 +38,7 @@ Engine::~Engine() {
 }
 
 void Engine::submit(uint64_t id, std::vector<llama_token> prompt, const Args & args) {
-    require(llama_model_has_decoder(model_->llama()) && !llama_model_has_encoder(model_->llama()),
-            OLM_E_NOT_SUPPORTED, "this model does not generate text");
+    require(stats().can_generate, OLM_E_NOT_SUPPORTED, "this model does not generate text");
     require(!prompt.empty(), OLM_E_INVALID_ARGUMENT, "the prompt has no tokens");
     check_tokens(*model_, prompt.data(), prompt.size());
     if (prompt.size() >= static_cast<size_t>(config_.n_ctx)) {

@@ -37,6 +37,7 @@ struct EngineStats {
     uint64_t sample_ns          = 0;
     uint64_t memory_bytes       = 0;
     uint64_t vram_bytes         = 0;
+    bool     can_generate       = false;  // it has a memory to go on from: embedding models do not
 };
 
 class Engine {

@@ -475,7 +475,9 @@ async def test_a_failed_batch_is_tried_one_by_one(
     assert engine.stats().n_failed_steps == 1
     for answer, want in zip(answers, wanted, strict=True):
         assert answer.failed is not None or answer.tokens == want.tokens
-    assert sum(answer.failed is not None for answer in answers) <= 1, "at most a batch of one failed"
+    assert sum(answer.failed is not None for answer in answers) <= 1, (
+        "at most a batch of one failed"
+    )
 
 
 async def test_a_request_that_fails_alone_is_told_and_the_engine_lives(

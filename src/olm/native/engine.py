@@ -74,6 +74,7 @@ class EngineStats(msgspec.Struct, frozen=True):
     n_cells: int
     n_batch: int
     n_threads: int
+    can_generate: bool
     n_running: int
     n_waiting: int
     n_paused: int
