@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 __all__ = [
+    "FOREIGN_LIMIT_FRAC",
     "CpuWindow",
     "cpu_seconds",
     "describe_machine",
@@ -22,6 +23,9 @@ __all__ = [
     "rss_bytes",
     "wait_until_idle",
 ]
+
+# Above this share of all cores taken by other programs, a figure says more about them.
+FOREIGN_LIMIT_FRAC: Final = 0.05
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 # Instruction sets that decide which of ggml's CPU builds is chosen, in the words of /proc/cpuinfo.
@@ -68,13 +72,21 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / _TICKS_PER_S
 
 
+def _own_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 class CpuWindow:
-    """CPU use between two moments: of one server's process tree, and of everybody else but ourselves."""
+    """CPU use between two moments: of one server's process tree, and of everybody else but ourselves.
+
+    A child that ended in between counts as ours; a server must not end in between.
+    """
 
     def __init__(self, pid: int | None) -> None:
         self._pid = pid
         self._server = cpu_seconds(pid) if pid else 0.0
-        self._client = sum(os.times()[:2])
+        self._client = _own_seconds()
         self._busy = _busy_seconds()
 
     def server_s(self) -> float:
@@ -83,7 +95,7 @@ class CpuWindow:
 
     def foreign_frac(self, wall_s: float) -> float:
         """The share of all cores that processes outside this benchmark took in `wall_s` seconds."""
-        ours = self.server_s() + sum(os.times()[:2]) - self._client
+        ours = self.server_s() + _own_seconds() - self._client
         foreign = _busy_seconds() - self._busy - ours
         return max(0.0, foreign / (wall_s * (os.cpu_count() or 1)))
 

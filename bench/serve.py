@@ -28,7 +28,7 @@ from typing import Final
 
 import attrs
 from load import LoadError, LoadResult, LoadSpec, run_load
-from machine import describe_machine, wait_until_idle
+from machine import FOREIGN_LIMIT_FRAC, describe_machine, wait_until_idle
 from make_model import write_model
 from report import markdown_table, pairwise_ratio, publish
 from servers import (
@@ -45,8 +45,6 @@ from servers import (
 
 __all__ = ["Case", "Outcome", "Pair", "main", "model_file", "run_case"]
 
-# Above this share of all cores taken by others, a pair says more about them (spec: 5 %).
-_FOREIGN_LIMIT_FRAC: Final = 0.05
 _MAX_REPEATS: Final = 2
 _WARM_UP_TOKENS: Final = 16
 
@@ -142,7 +140,7 @@ def run_case(case: Case, ours: Opener, theirs: Opener, n_pairs: int) -> Outcome:
         for _ in range(1 + _MAX_REPEATS):
             pair = Pair(_measure(ours, case, seed), _measure(theirs, case, seed))
             _check_equal_work(case, pair)
-            if pair.foreign_frac <= _FOREIGN_LIMIT_FRAC:
+            if pair.foreign_frac <= FOREIGN_LIMIT_FRAC:
                 break
         pairs.append(pair)
         print(
@@ -165,7 +163,7 @@ def _row(outcome: Outcome) -> list[str]:
         [pair.ours.tokens_per_s for pair in outcome.pairs],
         [pair.theirs.tokens_per_s for pair in outcome.pairs],
     )
-    n_noisy = sum(pair.foreign_frac > _FOREIGN_LIMIT_FRAC for pair in outcome.pairs)
+    n_noisy = sum(pair.foreign_frac > FOREIGN_LIMIT_FRAC for pair in outcome.pairs)
     noise = f", {n_noisy} noisy" if n_noisy else ""
     return [
         f"{outcome.case.shape} Q8_0, {outcome.case.n_streams}",

@@ -140,8 +140,8 @@ def _free_port() -> int:
         return port
 
 
-def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
-    """Poll `url` until it answers 200 and return the seconds that took; raises BenchError with the log's end."""
+def wait_until_up(url: str, process: subprocess.Popen[bytes]) -> float:
+    """Poll `url` until it answers 200 and return the seconds that took; raises BenchError when it never does."""
     started = time.perf_counter()
     while time.perf_counter() - started < _START_LIMIT_S and process.poll() is None:
         with (
@@ -152,14 +152,18 @@ def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path) -> floa
                 return time.perf_counter() - started
         time.sleep(_POLL_S)
     reason = f"exited with {process.returncode}" if process.returncode is not None else "is silent"
-    raise BenchError(f"the server {reason}:\n{log.read_text(errors='replace')[-2000:]}")
+    raise BenchError(f"the server {reason}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-3000:].strip()
 
 
 @contextlib.contextmanager
 def _running(
     command: Sequence[str], environ: Mapping[str, str], name: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a command until the block ends; SIGTERM, then SIGKILL."""
+    """Run a command until the block ends; SIGTERM, then SIGKILL. If the block fails, its log's end is printed."""
     with tempfile.TemporaryDirectory(prefix="olm-bench-") as scratch:
         log = Path(scratch) / f"{name}.log"
         with log.open("wb") as sink:
@@ -168,6 +172,9 @@ def _running(
             )
         try:
             yield process, log
+        except Exception:
+            print(f"--- end of {name}'s log\n{_tail(log)}\n---", file=sys.stderr)
+            raise
         finally:
             process.terminate()
             try:
@@ -187,7 +194,7 @@ def open_llama_server(directory: Path, model: Path, plan: ServerPlan) -> Iterato
     command += ["-c", str(plan.n_parallel * plan.n_ctx)]
     with _running(command, {}, "llama-server") as (process, log):
         url = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{url}/health", process, log)
+        wait_until_up(f"{url}/health", process)
         yield Server(url, "llama", process.pid, log)
 
 
@@ -209,7 +216,7 @@ def open_olm(store: Path, plan: ServerPlan | None = None) -> Iterator[Server]:
         }
     with _running([*olm_command(), "serve"], environ, "olm") as (process, log):
         url = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{url}/api/version", process, log)
+        wait_until_up(f"{url}/api/version", process)
         yield Server(url, "ollama", process.pid, log)
 
 
@@ -222,8 +229,7 @@ def create_model(server: Server, name: str, weights: Path) -> None:
         command = [*olm_command(), "create", name, "-f", str(modelfile)]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
-        log = server.log.read_text(errors="replace")[-2000:]
-        raise BenchError(f"olm create {name}: {done.stderr.strip() or done.stdout.strip()}\n{log}")
+        raise BenchError(f"olm create {name}: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def variant_directory(directory: Path, variant: str, target: Path) -> Path:
