@@ -383,16 +383,21 @@ async def test_with_shift_it_goes_on(
 async def test_a_shifted_slot_gives_only_its_untouched_prefix(
     make_engine: MakeEngine, gather: Ask, greedy: Greedy, chat_tokens: Chat
 ) -> None:
+    """Behind `n_keep` the memory holds tokens moved from elsewhere: not what a fresh prompt would give."""
     engine = make_engine(n_ctx=64, n_parallel=1)
     prompt = chat_tokens("hi")
-    shifting = Sampling(temperature=0, n_predict=120, ignore_eos=True, n_keep=6)
-    await gather(engine, engine.submit(prompt, shifting))
+    once = Sampling(temperature=0, n_predict=75 - len(prompt), ignore_eos=True, n_keep=6)
+    [first] = await gather(engine, engine.submit(prompt, once))
+    assert engine.stats().n_shifts == 1
+    everything = [*prompt, *first.tokens]
+    n_gone = (63 - 6) // 2
+    held = [*everything[:6], *everything[6 + n_gone :]][:40]
 
-    [answer] = await gather(engine, engine.submit(prompt, Sampling(temperature=0, n_predict=20)))
+    [answer] = await gather(engine, engine.submit(held, Sampling(temperature=0, n_predict=20)))
 
     assert answer.done is not None
-    assert answer.done.n_cached <= 7
-    assert answer.tokens == greedy(prompt, 20)
+    assert answer.done.n_cached == 6
+    assert answer.tokens == greedy(held, 20)
 
 
 async def test_unlimited_is_ten_contexts(
