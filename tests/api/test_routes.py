@@ -175,11 +175,12 @@ async def test_no_models_is_an_empty_list(client: MemoryClient, olm: FakeOlm) ->
     assert tags.text == ps.text == '{"models":[]}'
 
 
+@pytest.mark.parametrize("expires_s", [float("inf"), 1e300])
 async def test_ps_golden_and_forever(
-    client: MemoryClient, olm: FakeOlm, monkeypatch: pytest.MonkeyPatch
+    client: MemoryClient, olm: FakeOlm, monkeypatch: pytest.MonkeyPatch, expires_s: float
 ) -> None:
     async def ps() -> list[LoadedModel]:
-        return [LoadedModel("tiny:latest", "ab" * 32, DETAILS, 3_000_000, 0, 2048, float("inf"))]
+        return [LoadedModel("tiny:latest", "ab" * 32, DETAILS, 3_000_000, 0, 2048, expires_s)]
 
     monkeypatch.setattr(olm.models, "ps", ps)
 

@@ -228,6 +228,22 @@ async def test_all_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert b"retry-after: 1" in answered.lower()
 
 
+async def test_a_body_counts_until_its_request_has_taken_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("olm.api.gate.MAX_BUFFERED_BYTES", 2 * len(CHAT) - 1)
+    olm = FakeOlm()
+    olm.models.script = [Piece(content="a"), Until(trio.Event())]
+    async with open_live_server(olm) as server:
+        streams = [await server.connect() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(post("/api/chat", CHAT))
+            assert status_of(bytes(await stream.receive_some())) == 200
+            await trio.testing.wait_all_tasks_blocked()
+        for stream in streams:
+            await stream.aclose()
+
+
 # --- clients that leave or stall ------------------------------------------------------------------------------------
 
 
@@ -366,6 +382,32 @@ async def test_drain_lets_streams_end_and_refuses_new_ones() -> None:
     assert b'"done":true' in rest
 
 
+async def test_inherited_sockets_are_left_to_the_successor() -> None:
+    """Under socket activation a client that comes during the drain waits for the next daemon instead of a 503."""
+    olm = FakeOlm()
+    gate = trio.Event()
+    olm.models.script = [Piece(content="a"), Until(gate), *answer("b")]
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        async with open_live_server(olm, fds=[os.dup(given.fileno())]) as server:
+            running = await server.connect()
+            await running.send_all(post("/api/chat", CHAT))
+            await running.receive_some()
+            server.shutdown.set()
+            await trio.testing.wait_all_tasks_blocked()
+            late = await server.connect()
+            gate.set()
+            with trio.fail_after(5):
+                await server.ended.wait()
+        given.setblocking(True)
+        accepted, peer = given.accept()
+        ours = late.socket.getsockname()
+        accepted.close()
+        await late.aclose()
+        await running.aclose()
+
+    assert peer == ours
+
+
 async def test_a_stream_that_outlives_the_drain_is_told_in_band() -> None:
     olm = FakeOlm()
     olm.models.script = [Piece(content="a"), Until(trio.Event())]
@@ -435,6 +477,21 @@ async def test_unix_sockets_are_private_asked_first_and_removed(tmp_path: Path) 
         assert path.exists()
 
     assert not path.exists()
+
+
+async def test_unix_sockets_serve_whatever_the_host_says(tmp_path: Path) -> None:
+    path = str(tmp_path / "olm.sock")
+    async with (
+        open_live_server(address=Address("localhost", 0, unix_path=path)),
+        await trio.open_unix_socket(path) as stream,
+    ):
+        await stream.send_all(b"GET /api/version HTTP/1.1\r\nHost: anything\r\n\r\n")
+        answered = await read_reply(stream)
+        await stream.send_all(post("/api/chat", CHAT, b"Connection: close"))
+        streamed = await read_all(stream)
+
+    assert status_of(answered) == status_of(streamed) == 200
+    assert b'"done":true' in streamed
 
 
 def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -75,13 +75,18 @@ async def read_all(stream: trio.SocketStream) -> bytes:
 
 @asynccontextmanager
 async def open_live_server(
-    olm: FakeOlm | None = None, *, drain_timeout_s: float = 5.0
+    olm: FakeOlm | None = None,
+    *,
+    drain_timeout_s: float = 5.0,
+    address: Address | None = None,
+    fds: Sequence[int] = (),
 ) -> AsyncIterator[LiveServer]:
-    """Serve on a free port until the block ends."""
+    """Serve on a free port, or where it is said, until the block ends."""
+    address = address or Address("127.0.0.1", 0)
     fake = olm or FakeOlm()
-    api = create_app(fake.clients, settings_for_tests())
+    api = create_app(fake.clients, attrs.evolve(settings_for_tests(), address=address))
     shutdown, ended = trio.Event(), trio.Event()
-    with open_listeners(Address("127.0.0.1", 0)) as listeners:
+    with open_listeners(address, fds=fds) as listeners:
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[object]) -> None:
@@ -95,7 +100,7 @@ async def open_live_server(
                 ended.set()
 
             await nursery.start(run)
-            port = int(listeners.urls[0].rpartition(":")[2])
+            port = 0 if address.unix_path else int(listeners.urls[0].rpartition(":")[2])
             yield LiveServer(fake, api, port, shutdown, ended)
             nursery.cancel_scope.cancel()
 

@@ -5,6 +5,7 @@ The traps of the stack are cured here and in `asgi`, `streaming`, `connection` a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, cast
 
 from hypercorn.typing import ASGISendCallable
@@ -35,10 +36,10 @@ _TEXT: Final = "text/plain"
 class _Rule(QuartRule):
     """A rule that answers HEAD only when asked to: Ollama serves it on four paths (spec §1.1)."""
 
-    def __init__(self, string: str, *args: object, **kwargs: object) -> None:
-        super().__init__(string, *args, **kwargs)  # type: ignore[arg-type]  # passed through untouched
-        if self.methods is not None and "HEAD" not in (kwargs.get("methods") or ()):  # type: ignore[operator]
-            self.methods.discard("HEAD")
+    def __init__(self, string: str, *, methods: Iterable[str], endpoint: str) -> None:
+        wanted = frozenset(methods)
+        super().__init__(string, methods=wanted, endpoint=endpoint)
+        self.methods = set(wanted)
 
 
 class _Map(QuartMap):
@@ -63,7 +64,7 @@ class _Connection(TrioASGIHTTPConnection):
 
 class _Quart(QuartTrio):
     asgi_http_class = _Connection
-    url_rule_class = _Rule
+    url_rule_class = _Rule  # type: ignore[assignment]  # `add` gives it nothing but methods and endpoint
     url_map_class = _Map
 
 

@@ -28,7 +28,7 @@ from olm.api.blobs import BLOB_PREFIX, upload
 from olm.api.body import ClientGone, read_body
 from olm.api.connection import CHUNK_WRITER_KEY, ChunkWriter
 from olm.api.errors import SHUTTING_DOWN, BodyTooLarge, dialect_of
-from olm.api.gate import CALL_KEY, Call, Gate
+from olm.api.gate import CALL_KEY, Buffer, Call, Gate
 from olm.api.guards import Guard
 from olm.api.replies import answer, answer_error
 from olm.errors import InvalidRequest, OlmError, ShuttingDown
@@ -88,7 +88,7 @@ class Api:
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         headers = dict(scope["headers"])
-        call = _open_call(scope, headers)
+        call = _open_call(scope, headers, Buffer(self.gate))
         sender = _Sender(send, call)
         with self.gate.track(call):
             try:
@@ -133,7 +133,7 @@ class Api:
             if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
                 await upload(self._olm.store, call, receive, send)
                 return
-            call.body = await read_body(receive, headers, self.gate)
+            call.body = await read_body(receive, headers, call.buffer)
         except OlmError as error:
             dialect = dialect_of(call.path)
             # A body over the limit has been read in part; the rest may still be coming.
@@ -167,7 +167,7 @@ class _Sender:
         await self._send(message)
 
 
-def _open_call(scope: HTTPScope, headers: dict[bytes, bytes]) -> Call:
+def _open_call(scope: HTTPScope, headers: dict[bytes, bytes], buffer: Buffer) -> Call:
     request_id = _request_id(headers.get(b"x-request-id", b""))
     client = scope.get("client")
     return Call(
@@ -176,6 +176,7 @@ def _open_call(scope: HTTPScope, headers: dict[bytes, bytes]) -> Call:
         path=scope["path"],
         client=client[0] if client else "local",
         started_s=trio.current_time(),
+        buffer=buffer,
         user_agent=headers.get(b"user-agent", b"").decode("latin1"),
         headers=[(b"x-request-id", request_id.encode("ascii"))],
         chunk_writer=scope["state"].get(CHUNK_WRITER_KEY, _no_writer),

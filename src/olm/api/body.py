@@ -16,7 +16,7 @@ import trio
 from hypercorn.typing import ASGIReceiveCallable
 
 from olm.api.errors import BodyTooLarge, SlowBody
-from olm.api.gate import Gate
+from olm.api.gate import Buffer
 from olm.api.gojson import decode_slowly
 from olm.errors import InvalidRequest
 
@@ -47,7 +47,7 @@ def declared_length(headers: Mapping[bytes, bytes]) -> int | None:
 
 
 async def read_body(
-    receive: ASGIReceiveCallable, headers: Mapping[bytes, bytes], gate: Gate
+    receive: ASGIReceiveCallable, headers: Mapping[bytes, bytes], buffer: Buffer
 ) -> bytes:
     """Read a whole body into memory, within the limits of one body and of all together.
 
@@ -59,23 +59,22 @@ async def read_body(
         raise limit
     chunks: list[bytes] = []
     n_bytes = 0
-    with gate.buffered() as buffer:
-        while True:
-            with trio.move_on_after(BODY_IDLE_S) as patience:
-                message = await receive()
-            if patience.cancelled_caught:
-                raise SlowBody("the request body did not arrive in time")
-            if message["type"] != "http.request":
-                raise ClientGone
-            chunk = message.get("body", b"")
-            if chunk:
-                n_bytes += len(chunk)
-                if n_bytes > MAX_BODY_BYTES:
-                    raise limit
-                buffer.grow(len(chunk))
-                chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    while True:
+        with trio.move_on_after(BODY_IDLE_S) as patience:
+            message = await receive()
+        if patience.cancelled_caught:
+            raise SlowBody("the request body did not arrive in time")
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        if chunk:
+            n_bytes += len(chunk)
+            if n_bytes > MAX_BODY_BYTES:
+                raise limit
+            buffer.grow(len(chunk))
+            chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def decode(body: bytes, kind: type[T]) -> T:

@@ -15,7 +15,7 @@ import trio
 
 from olm.errors import Busy
 
-__all__ = ["CALL_KEY", "Call", "Gate"]
+__all__ = ["CALL_KEY", "Buffer", "Call", "Gate"]
 
 CALL_KEY: Final = "olm.call"
 
@@ -30,7 +30,8 @@ class Call:
     Attributes:
         id: the request id, taken from the client or made here; it is in the answer and in every log line.
         started_s: `trio.current_time()` at arrival; total_duration counts from here.
-        body: the whole request body, empty for requests without one and for blob uploads.
+        body: the whole request body until it is taken, empty for requests without one and for blob uploads.
+        buffer: the body's share of the memory for bodies.
         chunk_writer: asks the connection for its direct way for the pieces of a body (see `connection`).
         headers: header fields to add to the answer (request id, CORS).
         status: of the answer, 0 until it starts.
@@ -41,6 +42,7 @@ class Call:
     path: str
     client: str
     started_s: float
+    buffer: Buffer
     chunk_writer: Callable[[], Callable[[bytes], Awaitable[None]] | None]
     body: bytes = b""
     user_agent: str = ""
@@ -48,6 +50,12 @@ class Call:
     status: int = 0
     _scope: trio.CancelScope | None = None
     _aborted: str = ""
+
+    def take_body(self) -> bytes:
+        """Hand the body over, once; its memory is no longer counted, and is free when the caller is done with it."""
+        body, self.body = self.body, b""
+        self.buffer.release()
+        return body
 
     @contextmanager
     def working(self) -> Iterator[trio.CancelScope]:
@@ -98,18 +106,10 @@ class Gate:
         try:
             yield
         finally:
+            call.buffer.release()
             self._calls.discard(call)
             if not self._calls:
                 self._idle.set()
-
-    @contextmanager
-    def buffered(self) -> Iterator[_Buffer]:
-        """Account for a body that is kept in memory while the block runs."""
-        buffer = _Buffer(self)
-        try:
-            yield buffer
-        finally:
-            self._buffered_bytes -= buffer.size_bytes
 
     def _reserve(self, size_bytes: int) -> None:
         if self._buffered_bytes + size_bytes > MAX_BUFFERED_BYTES:
@@ -132,8 +132,8 @@ class Gate:
             call.abort(reason)
 
 
-class _Buffer:
-    """The share one body has in the budget."""
+class Buffer:
+    """The share one body has in the memory for all of them."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -143,3 +143,8 @@ class _Buffer:
         """Claim more bytes. Raises Busy when all bodies together are too large."""
         self._gate._reserve(size_bytes)
         self.size_bytes += size_bytes
+
+    def release(self) -> None:
+        """Give the share back."""
+        self._gate._buffered_bytes -= self.size_bytes
+        self.size_bytes = 0

@@ -29,7 +29,7 @@ class _Routes:
     olm: Olm
 
     async def create(self, call: Call) -> Response:
-        request = decode(call.body, wire.CreateRequest)
+        request = decode(call.take_body(), wire.CreateRequest)
         wanted = create_request(request)
         if not wanted.model:
             raise InvalidRequest("invalid model name")

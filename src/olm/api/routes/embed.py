@@ -33,7 +33,7 @@ class _Routes:
     olm: Olm
 
     async def embed(self, call: Call) -> Response:
-        request = decode(call.body, wire.EmbedRequest)
+        request = decode(call.take_body(), wire.EmbedRequest)
         name = request.model or ""
         model = wire.to_json(name)
         result = await self._run(embed_request(request), name)
@@ -50,7 +50,7 @@ class _Routes:
         return json_reply(b"".join([*parts, b"}"]))
 
     async def embeddings(self, call: Call) -> Response:
-        request = decode(call.body, wire.EmbeddingRequest)
+        request = decode(call.take_body(), wire.EmbeddingRequest)
         result = await self._run(embedding_request(request), request.model or "")
         row = await _row(result.vectors[0]) if result is not None else b"[]"
         return json_reply(b'{"embedding":' + row + b"}")

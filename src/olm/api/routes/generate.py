@@ -21,6 +21,7 @@ from olm.api.dialects.ollama_events import ChatForm, GenerateForm
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
 from olm.api.streaming import StreamResponse, turn_lines
+from olm.chat.types import TurnEvent
 
 __all__ = ["register"]
 
@@ -39,7 +40,7 @@ class _Routes:
     olm: Olm
 
     async def generate(self, call: Call) -> Response:
-        request = decode(call.body, wire.GenerateRequest)
+        request = decode(call.take_body(), wire.GenerateRequest)
         wanted = generate_request(request)
         form = GenerateForm(request.model or "")
         if isinstance(wanted, LoadModel | UnloadModel):
@@ -48,7 +49,7 @@ class _Routes:
         return await _answer(call, turn, form, stream=request.stream is not False)
 
     async def chat(self, call: Call) -> Response:
-        request = decode(call.body, wire.ChatRequest)
+        request = decode(call.take_body(), wire.ChatRequest)
         wanted = chat_request(request)
         if isinstance(wanted, LoadModel | UnloadModel):
             return await self._without_turn(wanted, ChatForm(request.model or ""))
@@ -72,6 +73,9 @@ async def _answer(
     if stream:
         return StreamResponse(call, partial(turn_lines, turn, form, call))
     async with turn as running:
-        events = [event async for event in running]
+        events: list[TurnEvent] = []
+        async for event in running:
+            events.append(event)
+            events.extend(running.drain())
         body = form.whole(events, load_ns=running.load_ns, total_ns=call.elapsed_ns)
     return json_reply(body)

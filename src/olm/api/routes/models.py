@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -53,7 +52,7 @@ class _Routes:
         return json_reply(wire.to_json(wire.ProcessResponse(models=rows)))
 
     async def show(self, call: Call) -> Response:
-        request = decode(call.body, wire.ShowRequest)
+        request = decode(call.take_body(), wire.ShowRequest)
         name = request.model or request.name
         if not name:
             raise InvalidRequest("model is required")
@@ -64,12 +63,12 @@ class _Routes:
         return json_reply(wire.to_json(_show(shown, info, system=request.system)))
 
     async def copy(self, call: Call) -> Response:
-        request = decode(call.body, wire.CopyRequest)
+        request = decode(call.take_body(), wire.CopyRequest)
         await self.olm.store.copy(request.source or "", request.destination or "")
         return empty()
 
     async def delete(self, call: Call) -> Response:
-        request = decode(call.body, wire.DeleteRequest)
+        request = decode(call.take_body(), wire.DeleteRequest)
         await self.olm.store.delete(request.model or request.name or "")
         return empty()
 
@@ -105,7 +104,7 @@ def _tags_row(model: ModelSummary) -> wire.TagsModel:
 
 
 def _process_row(model: LoadedModel, now_ns: int) -> wire.ProcessModel:
-    ahead_s = _FOREVER_S if math.isinf(model.expires_s) else model.expires_s
+    ahead_s = min(model.expires_s, _FOREVER_S)
     return wire.ProcessModel(
         name=model.name,
         model=model.name,
