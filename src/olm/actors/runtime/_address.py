@@ -61,7 +61,7 @@ class Address:
 
     __slots__ = (
         "__weakref__", "_deferred", "_ended", "_idle", "_overflow", "_queue", "_room", "_size", "_state",
-        "_stream_table", "_streams", "_table", "_up", "ending", "last_exit", "n_lost", "n_refused", "name", "nursery", "on_taken",
+        "_stream_table", "_streams", "_table", "_up", "ending", "last_exit", "n_lost", "n_refused", "name", "nursery", "on_idle", "on_taken",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -83,7 +83,9 @@ class Address:
         self.ending: Exit | None = None
         self.last_exit: Exit | None = None
         self.nursery: trio.Nursery | None = None
+        # Hooks of a process actor's peer: a message left the mailbox, the mailbox is empty.
         self.on_taken: Callable[[], None] | None = None
+        self.on_idle: Callable[[], None] | None = None
         self.n_lost = 0
         self.n_refused = 0
 

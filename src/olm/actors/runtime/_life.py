@@ -15,30 +15,27 @@ from olm.actors.runtime._actor import Actor
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._exits import Crashed, Died, Exit, Shutdown, unwrap_single
 
-__all__ = ["Plan", "live"]
+__all__ = ["live"]
 
 _log = logging.getLogger("olm.actors")
 
 
-@attrs.frozen
-class Plan:
-    """What a life needs to know: how to make the actor, and how long its `stop` may take."""
-
-    factory: Callable[[], Actor]
-    stop_within_s: float = 5.0
-
-
-async def live(address: Address, plan: Plan, started: Callable[[], None]) -> Exit:
+async def live(
+    address: Address,
+    factory: Callable[[], Actor],
+    stop_within_s: float,
+    started: Callable[[], None],
+) -> Exit:
     """Live one incarnation and return how it ended. Callers have been answered when this returns.
 
-    Cancel it through `address.nursery.cancel_scope`; from outside it also ends, with `stop` run under a shield.
+    `stop_within_s` bounds the actor's `stop`. Cancel it through `address.nursery.cancel_scope`; from outside it also ends, with `stop` run under a shield.
     `started` is called once `start` is done.
     """
     try:
-        actor = plan.factory()
+        actor = factory()
     except Exception as exc:
         return _end(address, Crashed(exc))
-    actor.address, actor.name, actor.stop_within_s = address, address.name, plan.stop_within_s
+    actor.address, actor.name, actor.stop_within_s = address, address.name, stop_within_s
     address.open(type(actor))
     course = _Course()
     try:

@@ -59,6 +59,8 @@ async def serve(address: Address, actor: Actor) -> None:
             if not budget:
                 budget = _BATCH
                 await checkpoint()
+        if address.on_idle is not None:
+            address.on_idle()
         if address.ending is None:
             await address.wait_mail()
 

@@ -23,7 +23,6 @@ from olm.actors.runtime._exits import (
     unwrap_single,
 )
 from olm.actors.runtime._keeper import Keeper
-from olm.actors.runtime._life import Plan
 from olm.actors.runtime._policy import RestartPolicy, Strategy
 from olm.actors.runtime._signal import Signal
 from olm.actors.runtime._specs import ChildSpec, Spec, SupervisorSpec, TreeNode
@@ -207,7 +206,7 @@ class Supervisor:
     def _make_unit(self, spec: Spec) -> Unit:
         path = f"{self.name}/{spec.name}"
         if isinstance(spec, ChildSpec):
-            return ActorUnit(Address(path), Plan(spec.factory, spec.stop_within_s))
+            return ActorUnit(Address(path), spec.factory, spec.stop_within_s)
         return Supervisor(path, spec, self._rng)
 
     def _make_child(self, spec: Spec, unit: Unit) -> Child:

@@ -7,9 +7,10 @@ from typing import Literal, Protocol
 
 import trio
 
+from olm.actors.runtime._actor import Actor
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._exits import Exit, Shutdown
-from olm.actors.runtime._life import Plan, live
+from olm.actors.runtime._life import live
 from olm.actors.runtime._policy import Backoff, Restart
 from olm.actors.runtime._signal import Signal
 from olm.actors.runtime._specs import TreeNode
@@ -43,17 +44,19 @@ class Unit(Protocol):
 class ActorUnit:
     """An actor under a supervisor."""
 
-    __slots__ = ("_plan", "address", "stop_within_s")
+    __slots__ = ("_factory", "address", "stop_within_s")
 
     kind: Literal["actor", "supervisor"] = "actor"
 
-    def __init__(self, address: Address, plan: Plan) -> None:
+    def __init__(
+        self, address: Address, factory: Callable[[], Actor], stop_within_s: float
+    ) -> None:
         self.address = address
-        self._plan = plan
-        self.stop_within_s = plan.stop_within_s
+        self._factory = factory
+        self.stop_within_s = stop_within_s
 
     async def run(self, started: Callable[[], None]) -> Exit:
-        return await live(self.address, self._plan, started)
+        return await live(self.address, self._factory, self.stop_within_s, started)
 
     def request_stop(self, reason: str) -> None:
         if not self.address.is_down:

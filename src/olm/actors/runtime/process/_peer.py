@@ -24,7 +24,7 @@ from olm.actors.runtime._actor import Actor
 from olm.actors.runtime._address import Address
 from olm.actors.runtime._calls import Call
 from olm.actors.runtime._exits import Crashed, Exit, Killed, Normal, Shutdown
-from olm.actors.runtime._life import Plan, live
+from olm.actors.runtime._life import live
 from olm.actors.runtime._messages import wire_name
 from olm.actors.runtime._streams import Stream
 from olm.actors.runtime.process import _frames as frames
@@ -130,8 +130,10 @@ class _Peer:
         else:
             self._address = Address(boot.name)
             self._address.on_taken = self._note_taken
+            # Replies leave as soon as there is nothing more to handle, a scheduler's turn before the writer task would.
+            self._address.on_idle = self.link.flush_nowait
             exit_ = await live(
-                self._address, Plan(factory, boot.stop_within_s), lambda: self._started(cls)
+                self._address, factory, boot.stop_within_s, lambda: self._started(cls)
             )
         self._status = self._say_goodbye(exit_)
         with trio.move_on_after(_FLUSH_WITHIN_S, shield=True):
