@@ -1,7 +1,7 @@
 """The face of the actor tree: what routes, the CLI's one-process mode and embedding programs call.
 
 Requests and answers are values; the three clients are Protocols implemented beside their actors
-(`olm.actors.store`, `olm.actors.scheduler`, `olm.actors.jobs`), so that a dialect can be tested with a small fake.
+(`olm.actors.store`, `olm.actors.models`, `olm.actors.create`), so that a dialect can be tested with a small fake.
 No HTTP, no JSON here.
 """
 

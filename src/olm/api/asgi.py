@@ -8,7 +8,7 @@ crash would end it unnoticed (runtime trap: hypercorn then serves on without lif
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -36,8 +36,8 @@ from olm.log import get_logger
 
 __all__ = ["Api", "AsgiApp", "Constant"]
 
-Constant = tuple[bytes, bytes]
-"""The content type and the body of an answer that never changes."""
+Constant = tuple[Sequence[tuple[bytes, bytes]], bytes]
+"""Header fields and body of an answer that never changes."""
 
 MAX_HEADERS: Final = 64
 MAX_ID_CHARS: Final = 128
@@ -128,7 +128,7 @@ class Api:
             constant = self._constants.get(call.path)
             if constant is not None and call.method in ("GET", "HEAD") and not has_body:
                 # Liveness probes come often; Quart would take half of what the whole answer costs.
-                await answer(receive, send, 200, [(b"content-type", constant[0])], constant[1])
+                await answer(receive, send, 200, list(constant[0]), constant[1])
                 return
             if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
                 await upload(self._olm.store, call, receive, send)

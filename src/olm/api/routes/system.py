@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from quart import Quart, Response
 
+from olm import __version__
 from olm.actors.client import Olm
 from olm.api.gate import Call
 from olm.api.routes.endpoint import Handler, add, json_reply
@@ -40,18 +41,24 @@ _CLOUD: Final = (
 _STATUS: Final = b'{"cloud":{"disabled":true,"source":"config"}}'
 _JSON: Final = b"application/json; charset=utf-8"
 
-CONSTANTS: Final[Mapping[str, tuple[bytes, bytes]]] = {
-    "/": (b"text/plain; charset=utf-8", b"Ollama is running"),
-    "/api/version": (_JSON, to_json(VersionResponse(version=OLLAMA_VERSION))),
+# Our own version goes into a header: the body must be Ollama's, because clients compare it.
+_SERVER: Final = (b"server", b"olm/" + __version__.encode())
+
+CONSTANTS: Final[Mapping[str, tuple[Sequence[tuple[bytes, bytes]], bytes]]] = {
+    "/": ([(b"content-type", b"text/plain; charset=utf-8")], b"Ollama is running"),
+    "/api/version": (
+        [(b"content-type", _JSON), _SERVER],
+        to_json(VersionResponse(version=OLLAMA_VERSION)),
+    ),
 }
 """Answers to GET and HEAD that `asgi` gives without Quart; the rules here serve the path's other methods."""
 
 
 def register(app: Quart, _olm: Olm) -> None:
     """Add these routes to the application."""
-    for path, (content_type, body) in CONSTANTS.items():
-        add(app, ("GET", "HEAD"), path, _constant(content_type.decode(), body))
-    add(app, ("GET",), "/api/status", _constant(_JSON.decode(), _STATUS))
+    for path, (headers, body) in CONSTANTS.items():
+        add(app, ("GET", "HEAD"), path, _constant(headers, body))
+    add(app, ("GET",), "/api/status", _constant([(b"content-type", _JSON)], _STATUS))
     add(app, ("GET",), "/api/experimental/model-recommendations", _recommendations)
     for method, path, what in _NOT_YET:
         add(app, (method,), path, _refusal(NotYetSupported, f"{what}: not supported yet"))
@@ -59,9 +66,11 @@ def register(app: Quart, _olm: Olm) -> None:
         add(app, (method,), path, _refusal(OlmError, f"ollama cloud is disabled: {what}", 403))
 
 
-def _constant(content_type: str, body: bytes) -> Handler:
+def _constant(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Handler:
+    fields = {name.decode(): value.decode() for name, value in headers}
+
     async def handler(_call: Call) -> Response:
-        return Response(body, content_type=content_type)
+        return Response(body, headers=fields)
 
     return handler
 
