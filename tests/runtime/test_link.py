@@ -109,6 +109,7 @@ async def test_writing_waits_for_room_and_ends_when_the_other_side_is_gone() -> 
     n_read = 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.flush)
+        nursery.start_soon(link.flush)
         await trio.testing.wait_all_tasks_blocked()
         other.setblocking(False)
         while n_read < 1_000_000:

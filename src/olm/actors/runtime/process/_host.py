@@ -232,7 +232,7 @@ class ProcessActor(Actor):
             self._forward_stream(entry)
         else:
             try:
-                self._send(entry, frames.Tell(self._types_of(entry).name, entry))
+                self._send(frames.Tell(self._types_of(entry).name, entry))
             except Exception as exc:
                 self.address.n_refused += 1
                 _log.warning("actor %s cannot be told: %s", self.name, exc)
@@ -240,9 +240,7 @@ class ProcessActor(Actor):
     def _forward_call(self, call: Call) -> None:
         id_ = next(self._ids)
         try:
-            self._send(
-                call.message, frames.Ask(id_, self._types_of(call.message).name, call.message)
-            )
+            self._send(frames.Ask(id_, self._types_of(call.message).name, call.message))
         except Exception as exc:
             # The caller's mistake: too large, not encodable, or unknown to the actor.
             call.fail(exc)
@@ -255,9 +253,7 @@ class ProcessActor(Actor):
         id_ = next(self._ids)
         message = stream.message
         try:
-            self._send(
-                message, frames.Open(id_, self._types_of(message).name, stream.window, message)
-            )
+            self._send(frames.Open(id_, self._types_of(message).name, stream.window, message))
         except Exception as exc:
             stream.end(exc)
             return
@@ -266,8 +262,8 @@ class ProcessActor(Actor):
         stream.credit = _Credits(self, id_, max(1, stream.window // 2)).taken
         self._streams[id_] = stream
 
-    def _send(self, message: object, frame: object) -> None:
-        self._process.link.send(frame)
+    def _send(self, frame: object) -> None:
+        self._process.link.queue(frame)
         self._window -= 1
 
     def _types_of(self, message: object) -> _Types:

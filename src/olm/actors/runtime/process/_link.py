@@ -47,11 +47,17 @@ class Link(Generic[F]):
         self._in = bytearray()
         self._out = bytearray()
         self._writer: Task | None = None
+        self._waiting = trio.Lock()
         self.n_received_bytes = 0
         self.is_broken = False
 
     def send(self, frame: object) -> None:
-        """Queue a frame. Dropped without a word once the other side is gone: the reading side reports that.
+        """Queue a frame and have it written in the next turn of the scheduler. Raises as `queue` does."""
+        self.queue(frame)
+        self._wake_writer()
+
+    def queue(self, frame: object) -> None:
+        """Queue a frame; `flush_nowait` must follow. Dropped in silence once the other side is gone: `read` reports that.
 
         Raises:
             FrameTooLarge: over the limit; nothing was queued.
@@ -66,6 +72,8 @@ class Link(Generic[F]):
             return
         self._out += len(data).to_bytes(_HEAD, "big")
         self._out += data
+
+    def _wake_writer(self) -> None:
         task = self._writer
         if task is not None:
             self._writer = None
@@ -78,6 +86,7 @@ class Link(Generic[F]):
             try:
                 n_sent = self._socket.send(out)
             except BlockingIOError:
+                self._wake_writer()
                 return
             except OSError:
                 self.is_broken = True
@@ -85,12 +94,13 @@ class Link(Generic[F]):
             del out[:n_sent]
 
     async def flush(self) -> None:
-        """Write all that is queued, or find the link broken."""
-        while True:
+        """Write all that is queued, or find the link broken. No checkpoint if the socket takes it at once."""
+        self.flush_nowait()
+        while self._out and not self.is_broken:
+            async with self._waiting:  # two tasks must not wait for one socket
+                if self._out:
+                    await trio.lowlevel.wait_writable(self._socket)
             self.flush_nowait()
-            if not self._out or self.is_broken:
-                return
-            await trio.lowlevel.wait_writable(self._socket)
 
     async def write_forever(self) -> None:
         """Write what gets queued, until cancelled."""
