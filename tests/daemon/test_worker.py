@@ -123,12 +123,21 @@ async def test_turns_run_side_by_side(open_worker: OpenWorker) -> None:
 async def test_a_stream_that_is_closed_frees_its_sequence(open_worker: OpenWorker) -> None:
     async with open_worker() as worker:
         await load(worker)
-        endless = Sampling(n_predict=1000, ignore_eos=True)
+        endless = Sampling(n_predict=1_000_000, ignore_eos=True)
         async with worker.stream(turn(sampling=endless)) as events:
-            await events.__anext__()
+            for _ in range(10):
+                await events.__anext__()
+
+        async def stats() -> tuple[int, int]:
+            found = await worker.ask(wire.WorkerStatsRequest())
+            return found.n_running, found.n_decoded_tokens
+
         with trio.fail_after(5):
-            while (await worker.ask(wire.WorkerStatsRequest())).n_running:
+            while (await stats())[0]:
                 await trio.sleep(0.01)
+        before = await stats()
+        await trio.sleep(0.1)
+        assert await stats() == before
 
 
 async def test_the_oldest_messages_are_dropped_when_they_do_not_fit(

@@ -25,7 +25,7 @@ class FakeModel:
     """How fake workers behave; shared by all of a test, so that a test can change it and count.
 
     Attributes:
-        load_s: how long a load takes, with progress in ten parts up to `load_stops_at`.
+        load_s: how long a load takes, with progress in ten parts; from `load_stops_at` on it says the same for ever.
         step_s: time of one token.
         n_turn_tokens: how long an answer is before its end token.
     """
@@ -64,8 +64,9 @@ class FakeWorker(Actor):
         model.n_loads += 1
         for part in range(10):
             await trio.sleep(model.load_s / 10)
-            if part / 10 >= model.load_stops_at:
-                await trio.sleep_forever()
+            while part / 10 >= model.load_stops_at:
+                await trio.sleep(1)
+                await out.send(wire.LoadProgress(part / 10))
             await out.send(wire.LoadProgress((part + 1) / 10))
         if model.load_error:
             raise LoadFailed(model.load_error)

@@ -258,6 +258,16 @@ def test_a_model_too_big_for_the_machine_is_tried_when_alone() -> None:
     assert start.plan.n_parallel == 1
 
 
+def test_a_small_model_does_not_overtake_a_big_one_that_waits_for_room() -> None:
+    book = make_book(memory=FakeMemory(total_bytes=2000 * MIB))
+    for name, size_mib in (("a", 1200), ("b", 1200), ("c", 10)):
+        book.request(Demand(stored_model(name, size_bytes=size_mib * MIB)))
+
+    starts = [action for action in book.decide(0.0) if isinstance(action, StartRunner)]
+
+    assert [start.model.name for start in starts] == ["a"]
+
+
 def test_draining_refuses_the_waiting_and_the_new_but_not_the_running() -> None:
     book = make_book(n_parallel=1)
     _runner, active = load(book)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -101,6 +103,15 @@ def test_only_what_a_request_sets_asks_for_a_reload() -> None:
     assert not is_reload_needed(loaded, model, LoadOptions(n_ctx=99999))
     assert is_reload_needed(loaded, model, LoadOptions(n_ctx=2048))
     assert is_reload_needed(loaded, model, LoadOptions(n_threads=1))
+
+
+def test_other_adapters_need_a_reload() -> None:
+    plain, adapted = stored_model(), stored_model(adapters=(Path("/blobs/lora"),))
+
+    assert is_reload_needed(first_plan(plain, LoadOptions(), Policy()), adapted, LoadOptions())
+    assert not is_reload_needed(
+        first_plan(adapted, LoadOptions(), Policy()), adapted, LoadOptions()
+    )
 
 
 @given(
