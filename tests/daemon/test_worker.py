@@ -135,9 +135,8 @@ async def test_a_stream_that_is_closed_frees_its_sequence(open_worker: OpenWorke
         with trio.fail_after(5):
             while (await stats())[0]:
                 await trio.sleep(0.01)
-        before = await stats()
-        await trio.sleep(0.1)
-        assert await stats() == before
+        # It would have gone on to ten contexts.
+        assert (await stats())[1] < 5 * N_CTX
 
 
 async def test_the_oldest_messages_are_dropped_when_they_do_not_fit(
