@@ -174,7 +174,7 @@ def _tolerant(condition: Callable[[], bool]) -> Callable[[], bool]:
 def test_sigterm_drains_running_streams_and_refuses_new_ones(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(OLM_DRAIN_TIMEOUT="20s")
     body = endless()
-    body["options"] = {**body["options"], "num_predict": 1500}  # type: ignore[dict-item]  # it is a dict
+    body["options"] = {**body["options"], "num_predict": 600}  # type: ignore[dict-item]  # it is a dict
     with streaming(daemon, body) as events:
         next(events)
 
@@ -186,7 +186,7 @@ def test_sigterm_drains_running_streams_and_refuses_new_ones(start_daemon: Start
     assert refused.status_code == 503
     assert "retry-after" in refused.headers
     assert rest[-1].get("done") is True, rest[-1]
-    assert rest[-1]["eval_count"] == 1500
+    assert rest[-1]["eval_count"] == 600
     assert daemon.wait() == 0
 
 
