@@ -31,7 +31,7 @@ from machine import (
     wait_until_idle,
 )
 from report import markdown_table, publish
-from servers import BenchError, cache_directory, olm_command, open_olm
+from servers import BenchError, cache_directory, end_on_sigterm, olm_command, open_olm
 
 __all__ = ["Figure", "main", "measure"]
 
@@ -101,6 +101,7 @@ def main() -> None:
     )
     parser.add_argument("--publish", action="store_true", help="write to docs/performance.md")
     args = parser.parse_args()
+    end_on_sigterm()
     try:
         figures = measure(5, 3.0) if args.quick else measure(20, 10.0)
     except (BenchError, OSError) as exc:

@@ -34,6 +34,7 @@ from servers import (
     ServerPlan,
     cache_directory,
     create_model,
+    end_on_sigterm,
     open_olm,
     peer_directory,
     variant_directory,
@@ -143,6 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--publish", action="store_true", help="write to docs/performance.md")
     args = parser.parse_args()
+    end_on_sigterm()
     try:
         text = _run(args.fast, args.plain, args.threads, 1 if args.quick else 3)
     except (BenchError, LoadError, OSError) as exc:

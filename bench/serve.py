@@ -37,6 +37,7 @@ from servers import (
     ServerPlan,
     cache_directory,
     create_model,
+    end_on_sigterm,
     llama_cpp_tree,
     open_llama_server,
     open_olm,
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every run to this file")
     parser.add_argument("--publish", action="store_true", help="write to docs/performance.md")
     args = parser.parse_args()
+    end_on_sigterm()
     if args.publish and (args.shape or args.streams or args.quick or args.null):
         parser.error("--publish replaces the whole table, so it wants all rows, all pairs, and olm")
     cases = [

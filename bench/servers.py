@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import attrs
@@ -30,6 +32,7 @@ __all__ = [
     "ServerPlan",
     "cache_directory",
     "create_model",
+    "end_on_sigterm",
     "llama_cpp_tree",
     "olm_command",
     "open_llama_server",
@@ -129,6 +132,15 @@ def olm_command() -> list[str]:
     if script.exists():
         return [str(script)]
     return [sys.executable, "-m", "olm"]
+
+
+def end_on_sigterm() -> None:
+    """Make SIGTERM end this program like an error does, so that no server outlives it."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _free_port() -> int:
