@@ -14,6 +14,7 @@ Restart limits and order are here and nowhere else. What the actors do is in the
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -251,6 +252,7 @@ def run_daemon(settings: Settings) -> int:
     0 after an orderly stop, 1 when it cannot start (one line says why) or when its actors fail too often.
     """
     setup_logging(settings.debug)
+    _raise_file_limit()
     status = 0
     try:
         trio.run(_daemon, settings)
@@ -258,6 +260,12 @@ def run_daemon(settings: Settings) -> int:
         _log.critical("%s", first_error(group))
         status = 1
     return status
+
+
+def _raise_file_limit() -> None:
+    """Use all the descriptors we may: each client is one, and the soft limit of a login is often 1024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _daemon(settings: Settings) -> None:
