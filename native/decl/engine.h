@@ -11,7 +11,7 @@ typedef struct olm_engine olm_engine;
  *   {"n_ctx": tokens a request may hold (0: the training context), "n_parallel": 1 (1..64), "n_cells": 0 (n_ctx x n_parallel),
  *    "n_batch": 512, "n_ubatch": 512, "n_chunk": 128 (prompt tokens a step while other streams run),
  *    "n_threads": 0 (physical cores), "n_threads_batch": 0 (n_threads),
- *    "type_k": "f16", "type_v": "f16", "flash_attn": "auto"|"on"|"off", "swa_full": false, "offload_kqv": true,
+ *    "type_k": "f16", "type_v": "f16", "flash_attn": "auto"|"on"|"off", "swa_full": false, "kv_unified": true, "offload_kqv": true,
  *    "rope_freq_base": 0, "rope_freq_scale": 0,
  *    "pooling": "none|mean|cls|last|rank" (for embeddings; default the model's own, else mean)} */
 int olm_engine_new(olm_model *model, const char *json, olm_engine **out);

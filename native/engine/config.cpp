@@ -115,7 +115,7 @@ EngineConfig EngineConfig::read(const Args & args, const Model & model) {
     p.rope_freq_scale   = args.number("rope_freq_scale", 0.0f);
     p.offload_kqv       = args.flag("offload_kqv", true);
     p.swa_full          = c.swa_full;
-    p.kv_unified        = true;
+    p.kv_unified        = args.flag("kv_unified", true);
     return c;
 }
 

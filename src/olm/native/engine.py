@@ -45,6 +45,7 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
         n_chunk: prompt tokens a step while streams run, so that their gaps stay short.
         n_threads: 0 for the physical cores.
         type_k, type_v: cell types such as f16 or q8_0; flash_attn: auto, on or off.
+        kv_unified: all sequences in one set of cells, or a region for each; docs/engine.md weighs them.
         pooling: of embeddings: mean, cls, last, rank; empty for the model's own.
     """
 
@@ -60,6 +61,7 @@ class EngineOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     type_v: str = "f16"
     flash_attn: Literal["auto", "on", "off"] = "auto"
     swa_full: bool = False
+    kv_unified: bool = True
     offload_kqv: bool = True
     rope_freq_base: float = 0.0
     rope_freq_scale: float = 0.0
