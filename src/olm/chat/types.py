@@ -149,7 +149,7 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=
         reason: `stop` (end token or stop string), `length` (n_predict or context), `cancelled`.
         n_prompt: prompt tokens, cached ones included.
         n_cached: of these, how many needed no computation.
-        n_generated: tokens taken, the end token not counted.
+        n_generated: tokens taken, the end token counted: llama-server's `predicted_n`, which Ollama reports.
         prompt_ns / eval_ns: time in prompt processing and in generation, nanoseconds.
         context: prompt and answer tokens, when the turn asked for them.
         truncated: the prompt was cut to fit.

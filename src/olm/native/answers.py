@@ -57,7 +57,8 @@ class TurnAnswer:
             reason=event.reason,
             n_prompt=event.n_prompt,
             n_cached=event.n_cached,
-            n_generated=event.n_generated,
+            # The engine leaves the end token out; Ollama's eval_count has it.
+            n_generated=event.n_generated + (event.end_token >= 0),
             prompt_ns=event.prompt_ns,
             eval_ns=event.eval_ns,
             context=tuple(self._context or ()),
