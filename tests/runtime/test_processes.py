@@ -427,22 +427,27 @@ async def test_ctrl_c_in_the_terminal_is_not_the_childs_business() -> None:
 PARENT = """
 import sys, trio
 sys.path[:0] = {path!r}
-from runtime.runtime_actors import Config, Facts
+from runtime.runtime_actors import Config, Die, Facts
 from olm.actors.runtime import ChildSpec, open_supervisor, process_actor
 
 async def main():
     async with open_supervisor("root") as root:
         actor = process_actor("runtime.runtime_actors:Victim", config=Config())
         victim = await root.start_child(ChildSpec("victim", actor))
-        print((await victim.ask(Facts()))["pid"], flush=True)
+        pid = (await victim.ask(Facts()))["pid"]
+        if {hang}:
+            victim.tell(Die("hang"))
+            await trio.sleep(0.2)
+        print(pid, flush=True)
         await trio.sleep_forever()
 
 trio.run(main)
 """
 
 
-def test_children_die_with_a_parent_that_is_killed() -> None:
-    script = PARENT.format(path=[entry for entry in sys.path if entry])
+@pytest.mark.parametrize("hang", [False, True])
+def test_children_die_with_a_parent_that_is_killed(hang: bool) -> None:
+    script = PARENT.format(path=[entry for entry in sys.path if entry], hang=hang)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())

@@ -1,6 +1,6 @@
 """Supervisors: a nursery that keeps its children alive by a strategy, and stops them in order.
 
-How children are kept is `_keeper`. The children's nursery is shielded, so that cancellation from outside becomes an
+How children are kept is `_keeper`. The whole tree runs under one shield, at the root, so that cancellation from outside becomes an
 orderly stop: last started, first stopped, each one bounded.
 """
 
@@ -133,7 +133,6 @@ class Supervisor:
         spec = self._spec
         try:
             async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.shield = True
                 keeper = Keeper(self.name, spec.strategy, spec.policy, self._rng, nursery)
                 self._keeper = keeper
                 with trio.CancelScope() as self._starting:
