@@ -158,6 +158,46 @@ class Tally(Actor):
             self.log.append("ended")
 
 
+class Work(Message[str], frozen=True):
+    kind: str
+
+
+class Deferring(Actor):
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    @handles(Work)
+    async def on_work(self, msg: Work, reply: Reply[str]) -> None:
+        if msg.kind == "drop":
+            return
+        if msg.kind == "twice":
+            reply.send("one")
+            assert reply.settled
+            try:
+                reply.send("two")
+            except RuntimeError as exc:
+                self.log.append(str(exc))
+            return
+        if msg.kind == "fail":
+            reply.fail(ModelNotFound("later"))
+            return
+        if msg.kind == "raise":
+            raise ModelNotFound("in the handler")
+        self.nursery.start_soon(reply.run, self._work, msg)
+
+    async def _work(self, msg: Work) -> str:
+        if msg.kind == "refuse":
+            raise ModelNotFound("in the task")
+        if msg.kind == "bug":
+            raise ValueError("in the task")
+        if msg.kind == "long":
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.log.append("cancelled")
+        return f"did {msg.kind}"
+
+
 # -- only for child processes ----------------------------------------------------------------------------------------------
 
 

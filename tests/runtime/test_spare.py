@@ -1,0 +1,105 @@
+"""The spare process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import trio
+
+from olm.actors.runtime import (
+    ChildSpec,
+    ProcessOptions,
+    SpareProcess,
+    Supervisor,
+    open_supervisor,
+    process_actor,
+)
+from runtime.runtime_actors import (
+    Config,
+    Facts,
+    Get,
+)
+from runtime.runtime_children import (
+    POLICY,
+    VICTIM,
+    children_of_this_process,
+    is_alive,
+)
+
+pytestmark = pytest.mark.slow
+
+
+async def _is_ready(spare: SpareProcess) -> None:
+    with trio.fail_after(20):
+        while not spare.is_ready:
+            await trio.sleep(0.01)
+
+
+async def test_a_spare_becomes_the_next_process_actor_and_is_replaced() -> None:
+    options = ProcessOptions(env={"RUNTIME_TEST": "spare"})
+    pool = SpareProcess("runtime.runtime_actors", options, refill_delay_s=0.0)
+    async with open_supervisor("root", policy=POLICY) as root:
+        spare = await root.start_child(ChildSpec("spare", lambda: pool))
+        for number in range(2):
+            await _is_ready(pool)
+            (ready,) = [pid for pid in children_of_this_process() if _is_spare(pid, root)]
+            factory = process_actor(
+                VICTIM, config=Config(base=number), options=options, spare=spare
+            )
+            victim = await root.start_child(ChildSpec(f"v{number}", factory))
+            facts = await victim.ask(Facts())
+            assert int(facts["pid"]) == ready
+            assert facts["env"] == "spare"
+            assert await victim.ask(Get("x")) == number
+        await _is_ready(pool)
+    assert children_of_this_process() == []
+
+
+_taken: set[int] = set()
+
+
+def _is_spare(pid: int, root: Supervisor) -> bool:
+    if pid in _taken:
+        return False
+    _taken.add(pid)
+    return True
+
+
+async def test_a_spare_with_other_options_is_not_used() -> None:
+    pool = SpareProcess("runtime.runtime_actors", ProcessOptions(nice=1))
+    async with open_supervisor("root", policy=POLICY) as root:
+        spare = await root.start_child(ChildSpec("spare", lambda: pool))
+        await _is_ready(pool)
+        factory = process_actor(VICTIM, config=Config(), spare=spare)
+        victim = await root.start_child(ChildSpec("victim", factory))
+        assert await victim.ask(Get("x")) == 0
+        assert pool.is_ready
+
+
+async def test_without_a_spare_actors_start_cold() -> None:
+    pool = SpareProcess("runtime.nowhere")
+    async with open_supervisor("root", policy=POLICY) as root:
+        spare = await root.start_child(ChildSpec("spare", lambda: pool))
+        factory = process_actor(VICTIM, config=Config(), spare=spare)
+        victim = await root.start_child(ChildSpec("victim", factory))
+        assert await victim.ask(Get("x")) == 0
+        await root.stop_child("spare")
+        other = await root.start_child(ChildSpec("other", factory))
+        assert await other.ask(Get("x")) == 0
+
+
+async def test_a_dead_spare_is_replaced_and_not_handed_out() -> None:
+    pool = SpareProcess("runtime.runtime_actors")
+    async with open_supervisor("root", policy=POLICY) as root:
+        spare = await root.start_child(ChildSpec("spare", lambda: pool))
+        await _is_ready(pool)
+        (pid,) = children_of_this_process()
+        os.kill(pid, signal.SIGKILL)
+        while is_alive(pid):
+            await trio.sleep(0.001)
+        factory = process_actor(VICTIM, config=Config(), spare=spare)
+        victim = await root.start_child(ChildSpec("victim", factory))
+        assert int((await victim.ask(Facts()))["pid"]) != pid
+        assert root.tree().children[0].n_restarts == 0
