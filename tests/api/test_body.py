@@ -120,6 +120,10 @@ def test_go_is_lenient_and_so_are_we(body: bytes) -> None:
     assert (request.model, request.prompt) == ("m", None)
 
 
+def test_a_null_body_is_an_empty_request() -> None:
+    assert decode(b"null", wire.GenerateRequest) == wire.GenerateRequest()
+
+
 def test_broken_unicode_becomes_the_replacement_character() -> None:
     lone = decode(b'{"prompt":"a\\ud800b"}', wire.GenerateRequest)
     raw = decode(b'{"prompt":"a\xffb"}', wire.GenerateRequest)

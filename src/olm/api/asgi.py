@@ -243,12 +243,17 @@ async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> Non
             return
 
 
+def _one_line(path: str) -> str:
+    """Escape what could begin a line of its own in the log or steer a terminal: a path comes percent-decoded."""
+    return path if path.isprintable() else path.encode("unicode_escape").decode("ascii")
+
+
 def _log_access(call: Call) -> None:
     elapsed_ms = (trio.current_time() - call.started_s) * 1e3
     _log.info(
         "%s %s status=%d ms=%.1f client=%s id=%s",
         call.method,
-        call.path,
+        _one_line(call.path),
         call.status,
         elapsed_ms,
         call.client,
