@@ -179,7 +179,12 @@ HOSTILE = {
     ),
     "alignment 0": (gguf([pair("general.alignment", 0)]), "power of two"),
     "alignment 33": (gguf([pair("general.alignment", 33)]), "power of two"),
-    "alignment text": (gguf([pair("general.alignment", "32")]), "power of two"),
+    "alignment 4": (gguf([pair("general.alignment", 4)]), "power of two"),
+    "alignment text": (gguf([pair("general.alignment", "32")]), "must be 4"),
+    "alignment u64": (
+        gguf([text("general.alignment") + struct.pack("<IQ", 10, 32)]),
+        "must be 4",
+    ),
     "too many layers": (model(llama__block_count=513), "layers"),
     "tensor name too long": (gguf(PAIRS, [tensor("x" * 64, (1,), 0, 0)]), "name of 64"),
     "tensor named twice": (

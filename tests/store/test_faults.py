@@ -9,12 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from olm.errors import DiskFull, StoreError, StoreLocked
+from olm.store.disk import TEMP_PREFIX
 from olm.store.library import Library
 from olm.store.manifests import MODEL, SYSTEM, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
@@ -148,6 +150,55 @@ def test_short_writes_are_completed(library: Library, monkeypatch: pytest.Monkey
 
     assert is_new
     assert library.blobs.read(digest) == b"x" * 1000
+
+
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be written, but names can be removed; as long as nothing was."""
+    real_unlink = Path.unlink
+    is_full = True
+
+    def write(*_: object) -> int:
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(*_)  # type: ignore[arg-type]  # handed through
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        nonlocal is_full
+        real_unlink(path, missing_ok)
+        is_full = is_full and path.name.startswith(TEMP_PREFIX)
+
+    real_write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        patch.setattr(Path, "unlink", unlink)
+        yield
+
+
+def test_a_full_disk_does_not_stop_a_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library.open(tmp_path)
+    with full_disk(monkeypatch):
+        library.delete("tiny")
+    library.close()
+
+    again = Library.open(tmp_path)
+
+    assert again.list() == []
+    assert list((tmp_path / "blobs").iterdir()) == []
+    again.close()
+
+
+def test_a_failed_copy_leaves_no_folder(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library.open(prepared, builtin=False)
+    before = sorted(prepared.rglob("*"))
+
+    with full_disk(monkeypatch), pytest.raises(DiskFull):
+        library.copy("m", "other.host/ns/copy")
+
+    assert sorted(prepared.rglob("*")) == before
+    library.close()
 
 
 LIMITED = """

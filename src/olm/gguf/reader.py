@@ -26,6 +26,7 @@ from olm.gguf.types import (
     TYPE_BOOL,
     TYPE_FLOAT32,
     TYPE_STRING,
+    TYPE_UINT32,
     Array,
     Header,
     Scalar,
@@ -51,6 +52,8 @@ _SMALL_ARRAY: Final = (
     1 << 10
 )  # numbers that are read even when arrays are not asked for: one for each layer
 _INT64_MAX: Final = (1 << 63) - 1
+_ALIGNMENT: Final = "general.alignment"
+_MIN_ALIGNMENT: Final = 8
 _F32_MAX: Final = 3.4028234663852886e38
 
 _U32: Final = struct.Struct("<I")
@@ -145,7 +148,10 @@ def _parse(cursor: _Cursor, *, arrays: bool) -> Header:
         key = _key(cursor)
         if key in values:
             raise GgufError(f"GGUF key {key!r} appears twice")
-        values[key] = _value(cursor, key, cursor.unpack(_U32), arrays=arrays)
+        kind = cursor.unpack(_U32)
+        if key == _ALIGNMENT and kind != TYPE_UINT32:
+            raise GgufError(f"GGUF key {key!r} has the type {kind}, it must be {TYPE_UINT32} (u32)")
+        values[key] = _value(cursor, key, kind, arrays=arrays)
     alignment = _alignment(values)
     _check_layers(values)
     tensors = [_tensor(cursor) for _ in range(n_tensors)]
@@ -280,14 +286,13 @@ def _strings(cursor: _Cursor, key: str, count: int) -> Sequence[str]:
 
 
 def _alignment(values: dict[str, Value]) -> int:
-    alignment = values.get("general.alignment", 32)
-    if (
-        not isinstance(alignment, int)
-        or isinstance(alignment, bool)
-        or alignment <= 0
-        or alignment & (alignment - 1)
-    ):
-        raise GgufError("GGUF alignment is not a power of two")
+    alignment = values.get(_ALIGNMENT, 32)
+    assert isinstance(alignment, int), "the key's type was checked when it was read"
+    # The specification wants a multiple of 8; llama.cpp takes any power of two and aborts later at unaligned data.
+    if alignment < _MIN_ALIGNMENT or alignment & (alignment - 1):
+        raise GgufError(
+            f"GGUF alignment of {alignment} is not a power of two from {_MIN_ALIGNMENT} up"
+        )
     return alignment
 
 

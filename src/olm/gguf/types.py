@@ -19,6 +19,7 @@ __all__ = [
     "TYPE_BOOL",
     "TYPE_FLOAT32",
     "TYPE_STRING",
+    "TYPE_UINT32",
     "Array",
     "Header",
     "Scalar",
@@ -27,6 +28,7 @@ __all__ = [
     "Value",
 ]
 
+TYPE_UINT32: Final = 4
 TYPE_FLOAT32: Final = 6
 TYPE_BOOL: Final = 7
 TYPE_STRING: Final = 8

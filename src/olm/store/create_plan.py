@@ -140,13 +140,17 @@ def file_layers(
 
     Raises:
         NotYetSupported: a part of a split model.
-        GgufError: an adapter that is none.
+        GgufError: an adapter that is none; a file without an architecture or without tensors.
         InvalidRequest: two text models.
     """
     layers: list[Layer] = []
     for name, digest, size, facts in files:
         if facts.n_splits > 1:
             raise NotYetSupported(f"{name}: split GGUF models are not supported yet")
+        if not facts.architecture:
+            raise GgufError(f"{name}: GGUF key 'general.architecture' is missing or no text")
+        if not facts.parameter_count:
+            raise GgufError(f"{name}: GGUF file has no tensors, only a header")
         if adapters and facts.kind != "adapter":
             raise GgufError(f"{name} is not an adapter: its GGUF header says it is a {facts.kind}")
         media_type = {"adapter": ADAPTER, "projector": PROJECTOR}.get(facts.kind, MODEL)

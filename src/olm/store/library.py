@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from olm.errors import CorruptStore, InvalidName, ModelNotFound, StoreError
+from olm.errors import CorruptStore, DiskFull, InvalidName, ModelNotFound, StoreError
 from olm.store.blobs import BlobStore
 from olm.store.builtin import ensure_builtin, note_removed
 from olm.store.capabilities import capabilities
@@ -196,11 +196,22 @@ class Library:
             entry = self.catalog.find(stored)
         except CorruptStore:
             entry = None  # a damaged model can be deleted; its blobs are found at the next start
-        note_removed(self.root, stored)
+        # Noted first: stopped in between, the next start does not bring the built-in model back.
+        is_noted = self._note_removed(stored)
         self.manifests.remove(stored)
         self._models.pop(stored, None)
         if entry is not None:
             self.janitor.prune(entry.manifest.blobs())
+        if not is_noted and not self._note_removed(stored):
+            _log.warning("the disk is full: %s will be back at the next start", stored.shortest)
+
+    def _note_removed(self, name: ModelName) -> bool:
+        """False on a full disk: deleting is how people make room, so that must not stand in its way."""
+        try:
+            note_removed(self.root, name)
+        except DiskFull:
+            return False
+        return True
 
 
 def _parse(text: str, message: str) -> ModelName:

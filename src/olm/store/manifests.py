@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -209,9 +209,13 @@ class ManifestStore:
     def write(self, name: ModelName, data: bytes) -> None:
         """Create or replace a manifest durably. Raises DiskFull, StoreError."""
         path = self.path(name)
-        with disk_errors("write the manifest"):
-            make_dirs(path.parent, self.folder)
-            write_durably(path, data)
+        try:
+            with disk_errors("write the manifest"):
+                make_dirs(path.parent, self.folder)
+                write_durably(path, data)
+        except StoreError:
+            _remove_empty(path.parents[:3])
+            raise
 
     def remove(self, name: ModelName) -> None:
         """Remove a manifest durably, and the folders that became empty. Raises StoreError."""
@@ -219,9 +223,7 @@ class ManifestStore:
         with disk_errors("remove the manifest"):
             path.unlink()
             fsync_dir(path.parent)
-        for folder in path.parents[:3]:
-            with suppress(OSError):  # not empty: another tag or model lives there
-                folder.rmdir()
+        _remove_empty(path.parents[:3])
 
     def remove_empty_folders(self) -> None:
         """Remove folders without a manifest, as left by an interrupted delete."""
@@ -229,6 +231,12 @@ class ManifestStore:
             if Path(path) != self.folder:
                 with suppress(OSError):
                     os.rmdir(path)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # not empty: another tag or model lives there
+            folder.rmdir()
 
 
 def _folders(parent: Path) -> Iterator[Path]:
