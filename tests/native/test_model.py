@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -79,6 +81,23 @@ def test_a_load_can_be_cancelled(backend: object) -> None:
 
     with pytest.raises(Cancelled):
         Model.load(TINY, state=state)
+
+
+def test_a_load_leaves_no_threads_behind(backend: object) -> None:
+    """A team of threads that outlives the load makes libgomp put the engine's own team to sleep at every barrier."""
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from olm.native.handles import Model, initialize\n"
+        "initialize(Path(sys.argv[1]))\n"
+        "before = set(os.listdir('/proc/self/task'))\n"
+        "with Model.load(Path(sys.argv[2])):\n"
+        "    print(len(set(os.listdir('/proc/self/task')) - before))"
+    )
+    command = [sys.executable, "-c", code, str(backend), str(TINY)]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "0"
 
 
 def test_an_adapter_that_is_none_is_refused(backend: object, tmp_path: Path) -> None:
