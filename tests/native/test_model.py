@@ -85,14 +85,20 @@ def test_a_load_can_be_cancelled(backend: object) -> None:
 
 def test_a_load_leaves_no_threads_behind(backend: object) -> None:
     """A team of threads that outlives the load makes libgomp put the engine's own team to sleep at every barrier."""
-    code = (
-        "import os, sys; from pathlib import Path\n"
-        "from olm.native.handles import Model, initialize\n"
-        "initialize(Path(sys.argv[1]))\n"
-        "before = set(os.listdir('/proc/self/task'))\n"
-        "with Model.load(Path(sys.argv[2])):\n"
-        "    print(len(set(os.listdir('/proc/self/task')) - before))"
-    )
+    code = """
+import os, sys, time
+from pathlib import Path
+from olm.native.handles import Model, initialize
+initialize(Path(sys.argv[1]))
+before = set(os.listdir("/proc/self/task"))
+with Model.load(Path(sys.argv[2])):
+    for _ in range(200):  # a team ends on its own time after its master
+        left = set(os.listdir("/proc/self/task")) - before
+        if not left:
+            break
+        time.sleep(0.01)
+    print(len(left))
+"""
     command = [sys.executable, "-c", code, str(backend), str(TINY)]
 
     result = subprocess.run(command, capture_output=True, text=True, check=True)
