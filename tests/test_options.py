@@ -93,3 +93,37 @@ def test_every_request_option_has_a_place() -> None:
     renamed = {"num_keep": "n_keep", "num_predict": "n_predict"}
 
     assert {renamed.get(key, key) for key in OPTION_TYPES if key not in load} <= fields
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_thread": -3},
+        {"num_thread": 10_000},
+        {"num_gpu": -7},
+        {"main_gpu": 99},
+        {"num_batch": -1},
+    ],
+)
+def test_load_options_that_no_engine_takes_are_refused_before_a_load(
+    options: dict[str, int],
+) -> None:
+    """They would replace a healthy runner with one that cannot start."""
+    with pytest.raises(InvalidOption, match="out of range") as caught:
+        load_options(merge_options(options))
+
+    assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize("token", ["99999999999999999999", "\u00b2", "-1", "a", ""])
+def test_logit_bias_takes_token_ids_only(token: str) -> None:
+    """Other keys would overflow on their way to the engine."""
+    with pytest.raises(InvalidOption):
+        coerce_options({"logit_bias": {token: 1}})
+
+
+def test_logit_bias_values_must_be_numbers_the_engine_can_add() -> None:
+    """An infinity would end as a NaN in the probabilities."""
+    with pytest.raises(InvalidOption):
+        coerce_options({"logit_bias": {"1": math.inf}})
+    assert coerce_options({"logit_bias": {"1": -2}}) == {"logit_bias": {1: -2.0}}

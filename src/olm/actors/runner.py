@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from olm.actors.client import StoredModel
-from olm.actors.placement import LoadPlan, useful_threads
+from olm.actors.placement import LoadPlan, is_unified, useful_threads
 from olm.actors.runtime import (
     Actor,
     Address,
@@ -161,6 +161,7 @@ def load_message(config: RunnerConfig) -> Load:
         options=plan.options,
         n_parallel=plan.n_parallel,
         embedding="completion" not in model.capabilities,
+        kv_unified=is_unified(model.size_bytes),
         kv_cache_type=config.kv_cache_type,
         flash_attention=config.flash_attention,
         n_threads=plan.options.n_threads

@@ -27,10 +27,10 @@ import trio
 from olm import __version__, systemd
 from olm.actors import scheduler, server
 from olm.actors.book import StartRunner
-from olm.actors.client import Olm
+from olm.actors.client import Olm, StoredModel
 from olm.actors.create import Jobs
 from olm.actors.models import Models
-from olm.actors.placement import Policy
+from olm.actors.placement import Policy, spin_count
 from olm.actors.runner import Runner, RunnerConfig
 from olm.actors.runtime import (
     Address,
@@ -55,20 +55,17 @@ from olm.native.wire import WorkerConfig
 
 __all__ = ["Tree", "open_tree", "run_daemon"]
 
-_WORKER_MODULE: Final = "olm.native.worker"
+_WORKER: Final = "olm.native.worker:Worker"
+_PRELOAD: Final = "olm.native.preload"
 
 _WORKER_ENV: Final[Mapping[str, str]] = {
-    # One barrier a graph node: libgomp's default spin burns the time slice that the preempted partner thread needs.
-    # About 1000 costs 0-8 % on an idle machine and caps the tail on a busy one (spec/llamacpp §10.1). It must be set
-    # before the process is executed, because libgomp reads it in its constructor.
-    "GOMP_SPINCOUNT": "1000",
     # ggml's crash handler would run gdb on our worker; the exit status and stderr are our report.
     "GGML_NO_BACKTRACE": "1",
     # Arenas for each thread would keep freed buffers; the worker allocates little and in few threads.
     "MALLOC_ARENA_MAX": "2",
 }
 _NOT_INHERITED: Final = ("OMP_NUM_THREADS", "GOMP_CPU_AFFINITY", "OMP_WAIT_POLICY")
-"""They would fight with the thread count of the engine and with the spin count above."""
+"""They would fight with the thread count of the engine and with its spin count (`placement.spin_count`)."""
 
 _WORKER_NICE: Final = 3
 """Streams are written by the daemon: its wake-ups go before the worker's arithmetic (spec/llamacpp §10.1: 1 to 5)."""
@@ -102,7 +99,7 @@ def worker_options(environ: Mapping[str, str] = os.environ) -> ProcessOptions:
     """Say how worker processes are set up. The whole environment is passed on but for what OpenMP would misread."""
     env = {key: value for key, value in environ.items() if key not in _NOT_INHERITED}
     return ProcessOptions(
-        env={**env, **_WORKER_ENV}, inherit_env=False, nice=_WORKER_NICE, title="olm worker"
+        env={**_WORKER_ENV, **env}, inherit_env=False, nice=_WORKER_NICE, title="olm worker"
     )
 
 
@@ -165,9 +162,7 @@ def _watchdog_config(pings: Mapping[str, Ping]) -> WatchdogConfig:
 
 
 async def _start_spare(root: Supervisor, options: ProcessOptions) -> Address:
-    return await root.start_child(
-        ChildSpec("spare", partial(SpareProcess, _WORKER_MODULE, options))
-    )
+    return await root.start_child(ChildSpec("spare", partial(SpareProcess, _PRELOAD, options)))
 
 
 def _models_spec(config: SchedulerConfig) -> SupervisorSpec:
@@ -212,7 +207,7 @@ def _runner_spec(
         model=start.model,
         plan=start.plan,
         workers=root.supervisor("models/workers"),
-        spec=partial(_worker_spec, settings, options, spare),
+        spec=partial(_worker_spec, settings, _options_for(start.model, options), spare),
         load_timeout_s=settings.load_timeout_s,
         kv_cache_type=settings.kv_cache_type,
         flash_attention=settings.flash_attention,
@@ -226,11 +221,17 @@ def _runner_spec(
     )
 
 
+def _options_for(model: StoredModel, options: ProcessOptions) -> ProcessOptions:
+    """Add what must be set before libgomp is loaded, unless the user has set it for the daemon."""
+    spin = options.env.get("GOMP_SPINCOUNT", str(spin_count(model.size_bytes)))
+    return attrs.evolve(options, late_env={"GOMP_SPINCOUNT": spin})
+
+
 def _worker_spec(
     settings: Settings, options: ProcessOptions, spare: Address | None, name: str
 ) -> ChildSpec:
     actor = process_actor(
-        f"{_WORKER_MODULE}:Worker",
+        _WORKER,
         config=WorkerConfig(cpu_variant=settings.cpu_variant, debug=settings.debug),
         options=options,
         spare=spare,

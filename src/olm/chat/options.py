@@ -71,6 +71,14 @@ _LOAD_KEYS: Final = frozenset(
     ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
 )
 _INT32: Final = range(-(1 << 31), 1 << 31)
+_LOAD_RANGES: Final[Mapping[str, range]] = {
+    "num_batch": range(1 << 20),
+    "num_gpu": range(-1, 1 << 16),
+    "main_gpu": range(16),  # llama_max_devices()
+    "num_thread": range(513),  # GGML_MAX_N_THREADS
+    "draft_num_predict": range(1 << 10),
+}
+"""What the engine takes; num_ctx has rules of its own (`placement.resolve_n_ctx`)."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -158,12 +166,16 @@ def _strings(key: str, value: object) -> tuple[str, ...]:
 def _bias(key: str, value: object) -> dict[int, float]:
     if not isinstance(value, Mapping):
         raise InvalidOption(f'option "{key}" must be an object of token ids and numbers')
-    pairs: dict[int, float] = {}
-    for token, bias in value.items():
-        if not str(token).isdigit() or isinstance(bias, bool) or not isinstance(bias, int | float):
-            raise InvalidOption(f'option "{key}" must be an object of token ids and numbers')
-        pairs[int(token)] = float(bias)
-    return pairs
+    return dict(_bias_pair(key, str(token), bias) for token, bias in value.items())
+
+
+def _bias_pair(key: str, token: str, bias: object) -> tuple[int, float]:
+    # isdigit alone would let superscripts through, which int() refuses.
+    if not (token.isascii() and token.isdigit()):
+        raise InvalidOption(f'option "{key}" must be an object of token ids and numbers')
+    if len(token) > 10 or int(token) not in _INT32:
+        raise InvalidOption(f'option "{key}" is out of range: {token[:40]}', status=400)
+    return int(token), _float(key, bias)
 
 
 def merge_options(*layers: Mapping[str, object]) -> dict[str, OptionValue]:
@@ -185,7 +197,15 @@ def sampling(options: Mapping[str, OptionValue], *, n_logprobs: int = -1) -> Sam
 
 
 def load_options(options: Mapping[str, OptionValue]) -> LoadOptions:
-    """Pick the load-time options out of merged ones; `num_gpu` -1 and `num_thread` 0 mean "the runner chooses"."""
+    """Pick the load-time options out of merged ones; `num_gpu` -1 and `num_thread` 0 mean "the runner chooses".
+
+    Raises:
+        InvalidOption: a number that no engine takes. Found here it costs nobody a reload.
+    """
+    for key, allowed in _LOAD_RANGES.items():
+        value = options.get(key)
+        if isinstance(value, int) and value not in allowed:
+            raise InvalidOption(f'option "{key}" is out of range: {value}', status=400)
 
     def integer(key: str, unset: int | None = None) -> int | None:
         value = options.get(key)

@@ -101,6 +101,7 @@ def _engine_options(msg: wire.Load) -> EngineOptions:
         type_k=msg.kv_cache_type,
         type_v=msg.kv_cache_type,
         flash_attn=_FLASH[msg.flash_attention],
+        kv_unified=msg.kv_unified,
     )
 
 

@@ -78,6 +78,7 @@ class Load(StreamMessage[LoadEvent], frozen=True, omit_defaults=True):
         options: load-time options, already resolved by the runner (n_ctx is for one slot).
         n_parallel: slots wanted.
         embedding: make an embedding context.
+        kv_unified: all slots share one set of KV cells, instead of a region for each.
 
     Raises (as the stream's error): LoadFailed with the engine's own words.
     """
@@ -87,6 +88,7 @@ class Load(StreamMessage[LoadEvent], frozen=True, omit_defaults=True):
     options: LoadOptions = LoadOptions()
     n_parallel: int = 1
     embedding: bool = False
+    kv_unified: bool = True
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
     n_threads: int = 0

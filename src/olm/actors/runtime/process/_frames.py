@@ -68,12 +68,13 @@ class Preload(msgspec.Struct, array_like=True, tag=0):
 
 
 class Boot(msgspec.Struct, Generic[P], array_like=True, tag=1):
-    """Become this actor. `config` is the argument of its class; none if `has_config` is false."""
+    """Become this actor. `config` is the argument of its class; none if `has_config` is false. `env` is set before it is imported."""
 
     target: str
     name: str
     stop_within_s: float
     max_frame_bytes: int
+    env: dict[str, str]
     has_config: bool
     config: P
 

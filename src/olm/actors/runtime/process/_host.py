@@ -158,6 +158,7 @@ class ProcessActor(Actor):
                         self.name,
                         self.stop_within_s,
                         self._options.max_frame_bytes,
+                        dict(self._options.late_env),
                         self._config is not None,
                         msgspec.Raw(self._config or _NIL),
                     )

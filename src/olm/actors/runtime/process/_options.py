@@ -12,7 +12,7 @@ __all__ = ["ProcessOptions"]
 
 @attrs.frozen
 class ProcessOptions:
-    """What the process gets. Two equal values can share a spare process; `title` does not count."""
+    """What the process gets. Two equal values can share a spare process; `late_env` and `title` do not count."""
 
     env: Mapping[str, str] = attrs.field(factory=dict)
     """Variables set before the program starts, over the inherited ones."""
@@ -23,6 +23,8 @@ class ProcessOptions:
     """Added to this process's niceness."""
     rlimits: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
     """Soft and hard limits by `resource.RLIMIT_*`. Core dumps are off unless RLIMIT_CORE is given: a worker may map many GB."""
+    late_env: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    """Variables set just before the actor's module is imported, in a spare too: for libraries that read them when loaded."""
     title: str = attrs.field(default="olm worker", eq=False)
     """Shown in the process list."""
     heartbeat_s: float = 30.0

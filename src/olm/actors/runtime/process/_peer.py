@@ -122,6 +122,7 @@ class _Peer:
 
     async def _live(self, boot: frames.Boot[msgspec.Raw]) -> None:
         self.link.max_frame_bytes = boot.max_frame_bytes
+        os.environ.update(boot.env)
         try:
             cls = _import_target(boot.target)
             factory = _make_factory(cls, boot)
