@@ -14,6 +14,15 @@ namespace olm {
 
 namespace {
 
+// A template is the model's program: what it does wrong is its own error, running out of memory included.
+Error template_error(const std::exception & error) {
+    // The interpreter wraps what is thrown inside it: only the words tell.
+    const std::string what    = error.what();
+    const bool        no_room = what.find("std::bad_alloc") != std::string::npos ||
+                         dynamic_cast<const std::length_error *>(&error) != nullptr;
+    return {OLM_E_TEMPLATE, no_room ? "the model's chat template needs too much memory" : error_words(error)};
+}
+
 const char * trigger_name(common_grammar_trigger_type type) {
     switch (type) {
         case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN:        return "token";
@@ -160,7 +169,7 @@ int olm_chat_new(olm_model * model, const char * jinja, olm_chat ** out) {
         try {
             chat->templates = common_chat_templates_init(model->model->llama(), jinja == nullptr ? "" : jinja);
         } catch (const std::exception & error) {
-            throw olm::Error(OLM_E_TEMPLATE, error.what());
+            throw olm::template_error(error);
         }
         *out = chat.release();
     });
@@ -194,7 +203,7 @@ int olm_chat_apply(olm_chat * chat, const char * json, char ** out) {
         try {
             params = common_chat_templates_apply(chat->templates.get(), inputs);
         } catch (const std::exception & error) {
-            throw olm::Error(OLM_E_TEMPLATE, error.what());
+            throw olm::template_error(error);
         }
         *out = olm::copy_text(olm::rendered(params, inputs).dump_safe());
     });

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <typeinfo>
 
 #include "json.h"
 
@@ -16,6 +17,30 @@ const char * const ERROR_NAMES[] = {OLM_ERROR_TABLE(OLM_ERROR_NAME)};
 #undef OLM_ERROR_NAME
 
 }  // namespace
+
+std::string in_one_line(const std::string & text) {
+    std::string line;
+    for (const char c : text) {
+        const bool blank = static_cast<unsigned char>(c) <= ' ' || c == 0x7f;
+        if (!blank) {
+            line += c;
+        } else if (!line.empty() && line.back() != ' ') {
+            line += ' ';
+        }
+    }
+    while (!line.empty() && line.back() == ' ') {
+        line.pop_back();
+    }
+    return line;
+}
+
+std::string error_words(const std::exception & error) {
+    // llama.cpp looks things up in the model's data with at(), and throws without words when the data makes no sense.
+    const bool is_bare = typeid(error) == typeid(std::exception) || typeid(error) == typeid(std::out_of_range) ||
+                         dynamic_cast<const std::length_error *>(&error) != nullptr;
+    const std::string words = in_one_line(error.what());
+    return is_bare ? "llama.cpp could not use the model's data, which is invalid (" + words + ")" : words;
+}
 
 void set_last_error(const std::string & message) noexcept {
     try {
@@ -53,7 +78,7 @@ int code_of_current_exception() noexcept {
         set_last_error("out of memory");
         return OLM_E_OUT_OF_MEMORY;
     } catch (const std::exception & error) {
-        set_last_error(error.what());
+        set_last_error(error_words(error));
         return OLM_E_INTERNAL;
     } catch (...) {
         set_last_error("unknown exception");

@@ -19,6 +19,10 @@ class Error : public std::runtime_error {
 
 void set_last_error(const std::string & message) noexcept;
 
+// A failure's words in one line; those of the standard library's exceptions, which name a C++ function, get a meaning.
+std::string error_words(const std::exception & error);
+std::string in_one_line(const std::string & text);
+
 // Copy into memory that olm_free() frees.
 char * copy_text(const std::string & text);
 void * copy_bytes(const void * data, size_t n_bytes);

@@ -65,6 +65,10 @@ def shape(name: str, *dims: int, kind: int | None = None) -> Change:
     return change
 
 
+def template(source: bytes) -> Change:
+    return pair("tokenizer.chat_template", STRING, source)
+
+
 def no_tensors(gguf: Gguf) -> None:
     gguf.tensors.clear()
 
@@ -105,6 +109,12 @@ REFUSED_BY_LOAD: dict[str, tuple[Change, str]] = {
             b"{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
         ),
         CRASHED,
+    ),
+    "a template that takes years": (
+        template(
+            b"{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+        ),
+        "does not end",
     ),
     "no numbers": (pair("llama.rope.freq_base", F32, float("nan")), "no usable logits"),
 }

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar, TypeVarTuple
 
@@ -18,18 +21,26 @@ import msgspec
 import trio
 
 from olm.actors.runtime import Actor, Reply, StreamSink, handles, streams
-from olm.chat.types import TurnEvent
-from olm.errors import InvalidRequest, LoadFailed, first_error
+from olm.chat.types import ChatPrompt, Prompt, TextPrompt, TurnEvent
+from olm.errors import (
+    InvalidRequest,
+    LoadFailed,
+    ModelError,
+    OlmError,
+    TemplateError,
+    first_error,
+)
 from olm.native import wire
 from olm.native.answers import EmbeddingAnswer, TurnAnswer
 from olm.native.devices import choose_cpu_variant, plugin_paths
 from olm.native.engine import Engine, Event, Failed
 from olm.native.feeds import Feed
+from olm.native.guard import TemplateStuck, bounded_here, bounded_in_thread
 from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
 from olm.native.process import ProcessIdRequest
-from olm.native.prompting import fit_inputs, prepare, prompt_size_bytes
+from olm.native.prompting import Rendered, fit_inputs, prepare, prompt_size_bytes
 
 __all__ = ["Worker"]
 
@@ -47,6 +58,12 @@ the CPU that computes the tokens, and nobody sees 4 ms. The first token after a 
 _PROGRESS_S: Final = 0.1
 """How often the progress of a load is read out of the memory shared with the loading thread."""
 
+_QUICK_TEMPLATE_S: Final = 0.5
+"""A template that took longer to read and try out at the load is never rendered in the loop."""
+
+_LAST_WORDS_S: Final = 0.5
+"""How long a worker with a stuck template still lives, so that the error of whoever met it gets out."""
+
 
 class Worker(Actor):
     """Holds one model. Several turns run at once; each is a stream."""
@@ -58,6 +75,8 @@ class Worker(Actor):
         self._loaded: LoadedModel | None = None
         self._requests: dict[int, Callable[[Event], None]] = {}
         self._cpu_variant = ""
+        self._is_quick_template = False
+        self._is_stuck = False
         # The model's functions may run in any thread; few at a time leave the cores to the engine.
         self._limiter = trio.CapacityLimiter(2)
 
@@ -75,7 +94,8 @@ class Worker(Actor):
     async def stop(self) -> None:
         """Free the model. Waits for the step that runs."""
         loaded, self._loaded = self._loaded, None
-        if loaded is not None:
+        # What a stuck template's thread still uses cannot be freed; the process ends by itself.
+        if loaded is not None and not self._is_stuck:
             # Nobody may wait on the engine's descriptor or call it when it is closed.
             self.nursery.cancel_scope.cancel("the worker stops")
             while self._requests:
@@ -92,7 +112,7 @@ class Worker(Actor):
         started_ns = time.perf_counter_ns()
         loaded = self._loaded = await self._load(msg, out)
         self.nursery.start_soon(self._pump, loaded.engine)
-        caps = await self._in_thread(template_caps, loaded)
+        caps = await self._try_template(loaded)
         await out.send(
             self._describe(loaded, msg.embedding, caps, time.perf_counter_ns() - started_ns)
         )
@@ -102,7 +122,7 @@ class Worker(Actor):
         made: list[LoadedModel] = []
 
         async def run() -> None:
-            with portable_errors():
+            with portable_errors(), _no_paths(msg):
                 made.append(await self._in_thread(open_model, msg, state))
             nursery.cancel_scope.cancel("loaded")
 
@@ -120,6 +140,13 @@ class Worker(Actor):
                 raise
             raise type(found)(found.message, **found.details) from exc
         return made[0]
+
+    async def _try_template(self, loaded: LoadedModel) -> tuple[str, ...]:
+        started_s = time.monotonic()
+        with self._ends_when_stuck():
+            caps = await self._in_thread(bounded_in_thread, partial(template_caps, loaded))
+        self._is_quick_template = time.monotonic() - started_s < _QUICK_TEMPLATE_S
+        return caps
 
     def _describe(
         self, loaded: LoadedModel, embedding: bool, caps: tuple[str, ...], load_ns: int
@@ -144,9 +171,12 @@ class Worker(Actor):
     async def turn(self, msg: wire.Turn, out: StreamSink[TurnEvent]) -> None:
         """See `wire.Turn`."""
         loaded = self._model()
+        is_small = self._is_quick_template and prompt_size_bytes(msg) <= _INLINE_BYTES
+        template = _HereTemplate(loaded) if is_small else _ThreadTemplate(loaded)
+        size_bytes = prompt_size_bytes(msg) if is_small else _INLINE_BYTES + 1
         prepared = await self._work(
-            prompt_size_bytes(msg),
-            lambda: prepare(msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=loaded),
+            size_bytes,
+            lambda: prepare(msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template),
         )
         if not prepared.tokens:
             raise InvalidRequest("the prompt is empty: there is nothing to go on from")
@@ -154,6 +184,7 @@ class Worker(Actor):
         if prepared.stops:
             sampling = msgspec.structs.replace(sampling, stop=(*sampling.stop, *prepared.stops))
         engine = loaded.engine
+        _check_tokenizer(prepared.tokens, loaded.model.info.n_vocab, msg.prompt)
         with portable_errors():
             request = engine.submit(prepared.tokens, sampling, shift=msg.shift)
         turn = TurnAnswer(Feed(out, partial(_pause, engine, request)), msg, prepared)
@@ -180,6 +211,8 @@ class Worker(Actor):
         )
         if not all(rows):
             raise InvalidRequest("an input has no tokens: there is nothing to embed")
+        for row in rows:
+            _check_tokenizer(row, loaded.model.info.n_vocab)
         with portable_errors():
             request = loaded.engine.embed(rows, normalize=msg.normalize)
         answer = EmbeddingAnswer()
@@ -200,7 +233,8 @@ class Worker(Actor):
         """Hand the engine's events to the requests they belong to. An engine that fails as a whole crashes the worker."""
         woken_s = -math.inf
         while True:
-            events = await engine.next_events()
+            # Looking first spares the paced loop a turn of the scheduler.
+            events = engine.poll() or await engine.next_events()
             for event in events:
                 self._dispatch(event)
             gap_s, woken_s = trio.current_time() - woken_s, trio.current_time()
@@ -222,9 +256,9 @@ class Worker(Actor):
     @handles(wire.Render)
     def render(self, msg: wire.Render, reply: Reply[str]) -> None:
         """See `wire.Render`."""
-        loaded = self._model()
+        template = _ThreadTemplate(self._model())
         self.nursery.start_soon(
-            reply.run, self._work, _INLINE_BYTES + 1, lambda: loaded.render(msg.prompt).text
+            reply.run, self._work, _INLINE_BYTES + 1, lambda: template.render(msg.prompt).text
         )
 
     @handles(wire.Tokenize)
@@ -275,14 +309,74 @@ class Worker(Actor):
 
     async def _work(self, size_bytes: int, function: Callable[[], T]) -> T:
         """Run something of the model's: here when it is small, in a thread when it would hold up the loop."""
-        with portable_errors():
+        with portable_errors(), self._ends_when_stuck():
             if size_bytes > _INLINE_BYTES:
                 return await self._in_thread(function)
             await trio.lowlevel.checkpoint()
             return function()
 
+    @contextmanager
+    def _ends_when_stuck(self) -> Iterator[None]:
+        """Let the process end soon after a template did not: nothing else stops its thread."""
+        try:
+            yield
+        except TemplateStuck as exc:
+            if not self._is_stuck:
+                self._is_stuck = True
+                threading.Timer(_LAST_WORDS_S, _end_process, [exc.message]).start()
+            raise TemplateError(exc.message) from exc
+
     async def _in_thread(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
+
+
+class _HereTemplate:
+    """The model's template, rendered in the loop."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        return bounded_here(lambda: self._loaded.render(prompt))
+
+
+class _ThreadTemplate:
+    """The model's template, for callers in a thread of trio's: each rendering is a point where a cancel takes effect."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        trio.from_thread.check_cancelled()
+        return bounded_in_thread(lambda: self._loaded.render(prompt))
+
+
+@contextmanager
+def _no_paths(msg: wire.Load) -> Iterator[None]:
+    """Where the store keeps its blobs is nobody's business: error texts go to clients."""
+    try:
+        yield
+    except OlmError as exc:
+        text = exc.message.replace(msg.path, "the model file")
+        for path, _ in msg.adapters:
+            text = text.replace(path, "the adapter file")
+        raise type(exc)(text, **exc.details) from exc
+
+
+def _check_tokenizer(tokens: Sequence[int], n_vocab: int, prompt: Prompt | None = None) -> None:
+    """Refuse a damaged vocabulary's tokens as the model's fault. A client's own (`context`) the engine refuses."""
+    low, high = min(tokens), max(tokens)
+    if (low >= 0 and high < n_vocab) or (isinstance(prompt, TextPrompt) and prompt.context):
+        return
+    wrong = low if low < 0 else high
+    raise ModelError(
+        f"the model's tokenizer data is invalid: it gives token {wrong}, outside the vocabulary of {n_vocab}"
+    )
+
+
+def _end_process(why: str) -> None:
+    print(f"worker ends: {why}", file=sys.stderr, flush=True)
+    os._exit(os.EX_SOFTWARE)
 
 
 def _pause(engine: Engine, request: int, paused: bool) -> None:

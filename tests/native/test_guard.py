@@ -1,0 +1,67 @@
+"""The bounds on template work: memory comes back as a clear error, work that does not end is given up."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+
+import pytest
+
+from olm.chat.types import ChatMessage
+from olm.errors import ModelError, TemplateError
+from olm.native import guard
+from olm.native.chat import ChatTemplate
+from olm.native.guard import TemplateStuck, bounded_here, bounded_in_thread
+from olm.native.handles import Model
+
+pytestmark = pytest.mark.native
+
+
+@pytest.mark.parametrize("bounded", [bounded_here, bounded_in_thread])
+def test_what_is_asked_comes_back_and_no_limit_stays(bounded: object) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert callable(bounded)
+
+    assert bounded(lambda: resource.getrlimit(resource.RLIMIT_DATA)) != before
+
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    with pytest.raises(KeyError, match="OLM_OWN"):
+        bounded(lambda: os.environ["OLM_OWN"])
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set n = namespace(s='aa') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "{{ range(1000000000) | length }}",
+    ],
+    ids=["text", "list"],
+)
+def test_a_template_without_bounds_is_a_clear_error(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(guard, "TEMPLATE_MEMORY_BYTES", 48 << 20)
+
+    with pytest.raises(TemplateError, match=r"^the model's chat template needs too much memory$"):
+        bounded_in_thread(lambda: render(tiny, source))
+
+
+def render(model: Model, source: str) -> str:
+    with ChatTemplate(model, source) as template:
+        return template.render([ChatMessage("user", "Hello")]).prompt
+
+
+def test_work_that_does_not_end_is_given_up() -> None:
+    end = threading.Event()
+    try:
+        with pytest.raises(TemplateStuck, match="does not end") as caught:
+            bounded_in_thread(end.wait, timeout_s=0.02)
+    finally:
+        end.set()
+
+    # Cutting a conversation passes over cuts that do not render; this must come through.
+    assert isinstance(caught.value, ModelError)
+    assert not isinstance(caught.value, TemplateError)
