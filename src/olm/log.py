@@ -20,6 +20,10 @@ _SYSLOG_LEVEL: Final = {
     logging.CRITICAL: 2,
 }
 
+_ESCAPES: Final = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
+
 
 class _LineFormatter(logging.Formatter):
     """`2026-01-02T03:04:05 INFO olm.scheduler: text` on a terminal, `<6>olm.scheduler: text` in the journal."""
@@ -34,7 +38,8 @@ class _LineFormatter(logging.Formatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        # What a model file or a request put into a message must not steer the terminal that shows it.
+        text = super().format(record).translate(_ESCAPES)
         if not self._journal:
             return text
         prefix = f"<{_SYSLOG_LEVEL.get(record.levelno, 6)}>"

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from struct import unpack
 
+import gguf
 import numpy as np
 import pytest
 
-import gguf
 from olm.native.engine import Embedding, Engine, EngineOptions, Event
 from olm.native.handles import Model
 from olm.native.lib import PromptTooLong, Unsupported

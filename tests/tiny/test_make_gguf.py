@@ -9,10 +9,9 @@ from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
+import gguf
 import numpy as np
 import pytest
-
-import gguf
 
 REPO = Path(__file__).resolve().parents[2]
 DATA = REPO / "src" / "olm" / "data" / "tiny"
