@@ -17,10 +17,14 @@ namespace {
 // A template is the model's program: what it does wrong is its own error, running out of memory included.
 Error template_error(const std::exception & error) {
     // The interpreter wraps what is thrown inside it: only the words tell.
-    const std::string what    = error.what();
-    const bool        no_room = what.find("std::bad_alloc") != std::string::npos ||
-                         dynamic_cast<const std::length_error *>(&error) != nullptr;
-    return {OLM_E_TEMPLATE, no_room ? "the model's chat template needs too much memory" : error_words(error)};
+    const std::string what = error.what();
+    if (what.find("std::bad_alloc") != std::string::npos || dynamic_cast<const std::length_error *>(&error)) {
+        return {OLM_E_TEMPLATE, "the model's chat template needs too much memory"};
+    }
+    if (is_bare(error)) {
+        return {OLM_E_TEMPLATE, "the model's chat template does not parse (" + in_one_line(what) + ")"};
+    }
+    return {OLM_E_TEMPLATE, in_one_line(what)};
 }
 
 const char * trigger_name(common_grammar_trigger_type type) {

@@ -34,12 +34,14 @@ std::string in_one_line(const std::string & text) {
     return line;
 }
 
+bool is_bare(const std::exception & error) {
+    return typeid(error) == typeid(std::exception) || typeid(error) == typeid(std::out_of_range) ||
+           typeid(error) == typeid(std::length_error);
+}
+
 std::string error_words(const std::exception & error) {
-    // llama.cpp looks things up in the model's data with at(), and throws without words when the data makes no sense.
-    const bool is_bare = typeid(error) == typeid(std::exception) || typeid(error) == typeid(std::out_of_range) ||
-                         dynamic_cast<const std::length_error *>(&error) != nullptr;
     const std::string words = in_one_line(error.what());
-    return is_bare ? "llama.cpp could not use the model's data, which is invalid (" + words + ")" : words;
+    return is_bare(error) ? "llama.cpp could not use the model's data, which is invalid (" + words + ")" : words;
 }
 
 void set_last_error(const std::string & message) noexcept {

@@ -19,7 +19,10 @@ class Error : public std::runtime_error {
 
 void set_last_error(const std::string & message) noexcept;
 
-// A failure's words in one line; those of the standard library's exceptions, which name a C++ function, get a meaning.
+// Nothing but a C++ function's name: llama.cpp looks things up in the model's data with at(), and throws without words.
+bool is_bare(const std::exception & error);
+
+// A failure's words in one line; bare ones get a meaning.
 std::string error_words(const std::exception & error);
 std::string in_one_line(const std::string & text);
 

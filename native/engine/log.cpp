@@ -99,7 +99,7 @@ std::string errors_since(uint64_t mark, const std::string & otherwise) {
     std::string joined;
     for (const Line & line : ring) {
         if (line.number >= mark && line.level == GGML_LOG_LEVEL_ERROR) {
-            joined += (joined.empty() ? "" : "; ") + without_function(line.text);
+            joined += (joined.empty() ? "" : "; ") + in_one_line(without_function(line.text));
         }
     }
     return joined.empty() ? otherwise : joined;

@@ -100,6 +100,16 @@ REFUSED_BY_LOAD: dict[str, tuple[Change, str]] = {
     ),
     "token types short": (pair("tokenizer.ggml.token_type", ARRAY, (5, [1])), "array bounds"),
     "unknown tokenizer": (pair("tokenizer.ggml.model", STRING, b"quux"), "'quux'"),
+    "tokenizer of another kind": (
+        pair("tokenizer.ggml.model", STRING, b"llama"),
+        "could not use the model's data, which is invalid",
+    ),
+    "tokens without a place": (
+        pair("tokenizer.ggml.model", STRING, b"rwkv"),
+        "tokenizer data is invalid: it gives token -1",
+    ),
+    "a template that does not parse": (template(b"{% if %}\n"), "chat template does not parse"),
+    "a template that says no": (template(b"{{ raise_exception('no\nway') }}"), "no way"),
     "aborts at a step": (shape("blk.0.attn_norm.weight", 192, kind=1), CRASHED),
     "aborts at the load": (pair("llama.block_count", U32, 0), CRASHED),
     "a template without end": (
@@ -143,6 +153,7 @@ def test_a_load_that_fails_is_an_error_and_the_next_model_works(victim: Daemon, 
 
     assert answer.status_code == 500
     assert words in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
     assert str(victim.home) not in answer.text
     assert chat(victim, "tiny", keep_alive="5m").json()["message"]["content"].startswith("Hello!")
     assert victim.process.poll() is None
