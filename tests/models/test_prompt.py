@@ -12,7 +12,7 @@ from kit.models import stored_model
 from olm.actors.client import ChatRequest, GenerateRequest
 from olm.actors.turns import embed_result, plan_chat, plan_generate, turn_message
 from olm.chat.options import LoadOptions
-from olm.chat.prompt import chat_messages, cut_tokens, drop_oldest, plain_text
+from olm.chat.prompt import chat_messages, cut_tokens, drop_oldest, fits_whole, plain_text
 from olm.chat.types import ChatMessage, ChatPrompt, TextPrompt
 from olm.errors import (
     ContextTooLong,
@@ -119,6 +119,48 @@ def test_long_histories_cost_few_renderings() -> None:
     drop_oldest([USER] * 1000, 100, count)
 
     assert n_calls <= 12
+
+
+def test_a_long_history_is_never_rendered_whole() -> None:
+    counted: list[int] = []
+
+    def count(messages: Sequence[ChatMessage]) -> int:
+        counted.append(len(messages))
+        return 5 * len(messages)
+
+    messages = [USER] * 100_000
+    kept, fits = drop_oldest(messages, 1000, count)
+
+    assert (len(kept), fits) == (200, True)
+    assert not fits_whole(messages, 1000, count)
+    assert max(counted) <= 1000
+    assert len(counted) <= 14
+
+
+def test_a_dialogue_of_refused_cuts_keeps_what_fits() -> None:
+    def count(messages: Sequence[ChatMessage]) -> int:
+        if messages[0].role == "assistant":
+            raise TemplateError("conversation must start with user")
+        return 5 * len(messages)
+
+    roles = ["user", "assistant"] * 5000
+    messages = [ChatMessage(role=role, content="x") for role in roles] + [USER]
+
+    kept, fits = drop_oldest(messages, 1000, count)
+
+    assert fits
+    assert len(kept) == 199
+    assert kept[0].role == "user"
+
+
+@given(
+    st.lists(st.builds(ChatMessage, content=st.text("x", max_size=40)), min_size=1, max_size=30),
+    st.integers(0, 200),
+)
+def test_whole_or_not_is_what_counting_the_whole_says(
+    messages: list[ChatMessage], limit: int
+) -> None:
+    assert fits_whole(messages, limit, length) == (length(messages) <= limit)
 
 
 @given(

@@ -13,13 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+import trio
+
+from olm.chat.types import ChatPrompt
 from olm.errors import ModelError, TemplateError
 from olm.native.lib import OutOfMemory
+from olm.native.prompting import Rendered, Template
 
 __all__ = [
     "TEMPLATE_MEMORY_BYTES",
     "TEMPLATE_S",
+    "HereTemplate",
     "TemplateStuck",
+    "ThreadTemplate",
     "bounded_here",
     "bounded_in_thread",
 ]
@@ -31,6 +37,9 @@ TEMPLATE_MEMORY_BYTES: Final = 2 << 30
 
 TEMPLATE_S: Final = 10.0
 """The longest that one reading or rendering of a template may take; honest ones take milliseconds."""
+
+_MESSAGE_S: Final = 0.001
+"""More time for each message: some times what honest templates take."""
 
 _PAGE_BYTES: Final = resource.getpagesize()
 _STATM: Final = Path("/proc/self/statm")
@@ -122,3 +131,27 @@ def bounded_in_thread(function: Callable[[], T], timeout_s: float = TEMPLATE_S) 
             f"the model's chat template does not end: it was given up after {timeout_s:g} s"
         )
     return results[0]
+
+
+class HereTemplate:
+    """A template that is rendered in the main thread."""
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        """See `bounded_here`."""
+        return bounded_here(lambda: self._template.render(prompt))
+
+
+class ThreadTemplate:
+    """A template for callers in a thread of trio's: a cancel of their task takes effect at the next rendering."""
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        """See `bounded_in_thread`. Raises trio.Cancelled when nobody waits for it any more."""
+        trio.from_thread.check_cancelled()
+        timeout_s = TEMPLATE_S + len(prompt.messages) * _MESSAGE_S
+        return bounded_in_thread(lambda: self._template.render(prompt), timeout_s)

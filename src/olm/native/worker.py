@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from olm.actors.runtime import Actor, Reply, StreamSink, handles, streams
-from olm.chat.types import ChatPrompt, Prompt, TextPrompt, TurnEvent
+from olm.chat.types import Prompt, TextPrompt, TurnEvent
 from olm.errors import (
     InvalidRequest,
     LoadFailed,
@@ -35,12 +35,12 @@ from olm.native.answers import EmbeddingAnswer, TurnAnswer
 from olm.native.devices import choose_cpu_variant, plugin_paths
 from olm.native.engine import Engine, Event, Failed
 from olm.native.feeds import Feed
-from olm.native.guard import TemplateStuck, bounded_here, bounded_in_thread
+from olm.native.guard import HereTemplate, TemplateStuck, ThreadTemplate, bounded_in_thread
 from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
 from olm.native.process import ProcessIdRequest
-from olm.native.prompting import Rendered, fit_inputs, prepare, prompt_size_bytes
+from olm.native.prompting import fit_inputs, prepare, prompt_size_bytes
 
 __all__ = ["Worker"]
 
@@ -172,7 +172,7 @@ class Worker(Actor):
         """See `wire.Turn`."""
         loaded = self._model()
         is_small = self._is_quick_template and prompt_size_bytes(msg) <= _INLINE_BYTES
-        template = _HereTemplate(loaded) if is_small else _ThreadTemplate(loaded)
+        template = HereTemplate(loaded) if is_small else ThreadTemplate(loaded)
         size_bytes = prompt_size_bytes(msg) if is_small else _INLINE_BYTES + 1
         prepared = await self._work(
             size_bytes,
@@ -256,7 +256,7 @@ class Worker(Actor):
     @handles(wire.Render)
     def render(self, msg: wire.Render, reply: Reply[str]) -> None:
         """See `wire.Render`."""
-        template = _ThreadTemplate(self._model())
+        template = ThreadTemplate(self._model())
         self.nursery.start_soon(
             reply.run, self._work, _INLINE_BYTES + 1, lambda: template.render(msg.prompt).text
         )
@@ -328,27 +328,6 @@ class Worker(Actor):
 
     async def _in_thread(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
-
-
-class _HereTemplate:
-    """The model's template, rendered in the loop."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-
-    def render(self, prompt: ChatPrompt) -> Rendered:
-        return bounded_here(lambda: self._loaded.render(prompt))
-
-
-class _ThreadTemplate:
-    """The model's template, for callers in a thread of trio's: each rendering is a point where a cancel takes effect."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._loaded = loaded
-
-    def render(self, prompt: ChatPrompt) -> Rendered:
-        trio.from_thread.check_cancelled()
-        return bounded_in_thread(lambda: self._loaded.render(prompt))
 
 
 @contextmanager
