@@ -130,6 +130,7 @@ llama_context_params EngineConfig::embedding_params(int n_tokens) const {
     p.n_seq_max     = std::min(MAX_EMBEDDING_INPUTS, n_tokens);
     p.n_outputs_max = n_tokens;
     p.swa_full      = true;  // nothing is kept between steps
+    p.kv_unified    = true;  // a region for each input would bound every input to its part
     return p;
 }
 

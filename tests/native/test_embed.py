@@ -78,12 +78,13 @@ async def test_more_inputs_than_a_step_holds(make_engine: MakeEngine, tiny: Mode
     assert cosine(vectors[149], (await embed(engine, [inputs[149]]))[0]) > 0.9999
 
 
-async def test_an_input_as_long_as_the_context(make_engine: MakeEngine) -> None:
-    engine = make_engine(n_ctx=256)
+@pytest.mark.parametrize("kv_unified", [True, False])
+async def test_an_input_as_long_as_the_context(make_engine: MakeEngine, kv_unified: bool) -> None:
+    engine = make_engine(n_ctx=512, kv_unified=kv_unified)
 
-    assert len(await embed(engine, [[5] * 256])) == 1
+    assert len(await embed(engine, [[5] * 512])) == 1
     with pytest.raises(PromptTooLong):
-        engine.embed([[5] * 257])
+        engine.embed([[5] * 513])
 
 
 @pytest.mark.parametrize("inputs", [[], [[]], [[5], []], [[99999]]])
