@@ -7,13 +7,15 @@ import resource
 import threading
 
 import pytest
+import trio
 
-from olm.chat.types import ChatMessage
+from olm.chat.types import ChatMessage, ChatPrompt
 from olm.errors import ModelError, TemplateError
 from olm.native import guard
 from olm.native.chat import ChatTemplate
-from olm.native.guard import TemplateStuck, bounded_here, bounded_in_thread
+from olm.native.guard import TemplateStuck, ThreadTemplate, bounded_here, bounded_in_thread
 from olm.native.handles import Model
+from olm.native.prompting import Rendered
 
 pytestmark = pytest.mark.native
 
@@ -65,3 +67,34 @@ def test_work_that_does_not_end_is_given_up() -> None:
     # Cutting a conversation passes over cuts that do not render; this must come through.
     assert isinstance(caught.value, ModelError)
     assert not isinstance(caught.value, TemplateError)
+
+
+class Endless:
+    """Renders until nobody waits any more; tells when it began."""
+
+    def __init__(self) -> None:
+        self.n_rendered = 0
+        self.began = threading.Event()
+
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        self.n_rendered += 1
+        self.began.set()
+        return Rendered("text")
+
+
+async def test_nothing_more_is_rendered_for_a_client_that_is_gone() -> None:
+    endless = Endless()
+    bounded = ThreadTemplate(endless)
+    prompt = ChatPrompt(messages=(ChatMessage("user", "Hello"),))
+
+    def work() -> None:
+        while True:
+            bounded.render(prompt)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, work)
+            await trio.to_thread.run_sync(endless.began.wait)
+            nursery.cancel_scope.cancel()
+
+    assert endless.n_rendered > 0

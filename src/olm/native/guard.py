@@ -128,7 +128,7 @@ def bounded_in_thread(function: Callable[[], T], timeout_s: float = TEMPLATE_S) 
         raise errors[0]
     if not results:
         raise TemplateStuck(
-            f"the model's chat template does not end: it was given up after {timeout_s:g} s"
+            f"the model's chat template does not end: it was given up after {timeout_s:.0f} s"
         )
     return results[0]
 
