@@ -28,4 +28,3 @@ def test_the_example_streams_a_chat_without_a_daemon(tmp_path: Path) -> None:
     )
 
     assert (result.returncode, "Hello!" in result.stdout) == (0, True), result.stderr
-    assert (tmp_path / "models" / "manifests").is_dir()
