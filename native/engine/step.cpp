@@ -1,5 +1,6 @@
 // One step of the engine.
 #include <algorithm>
+#include <numeric>
 
 #include "engine.hpp"
 #include "errors.hpp"
@@ -124,9 +125,14 @@ bool Engine::plan() {
         items.push_back({sequence->n_left(), is_stream(sequence)});
     }
     const std::vector<int> take = plan_step(items, {config_.n_batch, config_.n_chunk});
+    // The plan is by age, the rows by slot: where every slot has a region of cells of its own, llama.cpp computes only rows
+    // of increasing neighbours in one pass, and takes another pass over the weights at every step back or gap.
+    std::vector<size_t> order(able.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return able[a]->slot < able[b]->slot; });
     batch_.n_tokens = 0;
     parts_.clear();
-    for (size_t i = 0; i < able.size(); i++) {
+    for (const size_t i : order) {
         if (take[i] > 0) {
             add_rows(*able[i], take[i]);
         }

@@ -195,10 +195,10 @@ def spin_count(size_bytes: int) -> int:
     """Choose libgomp's GOMP_SPINCOUNT: how long a thread spins at a barrier, of which a step has hundreds, before it sleeps.
 
     Measured on two cores. 0.5 B: 2000 gives 0.97 of what 4000 gives, and with another program on one core 18 tokens/s
-    where 8000 gives 10. 15 M: 2000 gives 550 tokens/s, 10000 gives 590; its steps are shorter than a time slice, so
+    where 8000 gives 10. 15 M: 2000 gives 460 tokens/s, 10000 gives 505, 50000 gives 525; its steps are shorter than a time slice, so
     a preempted partner costs it the same whether it spins or sleeps.
     """
-    return 10_000 if size_bytes < _SMALL_BYTES else 2_000
+    return 50_000 if size_bytes < _SMALL_BYTES else 2_000
 
 
 def is_unified(size_bytes: int) -> bool:
