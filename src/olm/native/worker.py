@@ -98,8 +98,9 @@ class Worker(Actor):
         if loaded is not None and not self._is_stuck:
             # Nobody may wait on the engine's descriptor or call it when it is closed.
             self.nursery.cancel_scope.cancel("the worker stops")
-            while self._requests:
-                await trio.lowlevel.checkpoint()
+            # Threads that read the model are not cancelled: a load may be asking the template still.
+            while self._requests or self._limiter.borrowed_tokens:
+                await trio.sleep(0.001)
             await self._in_thread(loaded.close)
 
     # -- load ----------------------------------------------------------------------------------------
