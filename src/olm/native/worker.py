@@ -100,7 +100,7 @@ class Worker(Actor):
             self.nursery.cancel_scope.cancel("the worker stops")
             # Threads that read the model are not cancelled: a load may be asking the template still.
             while self._requests or self._limiter.borrowed_tokens:
-                await trio.sleep(0.001)
+                await trio.lowlevel.checkpoint()
             await self._in_thread(loaded.close)
 
     # -- load ----------------------------------------------------------------------------------------
