@@ -11,8 +11,7 @@ import trio
 from native_kit import Ask, Chat, Greedy, MakeEngine
 
 from olm.chat.types import Sampling
-from olm.errors import ContextTooLong
-from olm.native.engine import Done, Engine, Failed, Piece, fit_prompt
+from olm.native.engine import Done, Engine, Failed, Piece
 from olm.native.handles import Model
 from olm.native.lib import (
     ContextFailed,
@@ -613,28 +612,6 @@ def test_closing_in_the_middle_of_work(make_engine: MakeEngine) -> None:
     engine.close()
 
     assert not engine.is_open
-
-
-def test_a_prompt_that_fits_is_left_alone() -> None:
-    assert fit_prompt([1, 2, 3], n_ctx=4, n_keep=1, add_bos=False, shift=False) == (
-        [1, 2, 3],
-        False,
-    )
-
-
-def test_a_prompt_that_is_too_long_keeps_its_head_and_tail() -> None:
-    tokens, cut = fit_prompt(list(range(1000)), n_ctx=100, n_keep=4, add_bos=True, shift=True)
-
-    assert cut
-    assert list(tokens[:5]) == [0, 1, 2, 3, 4]
-    assert tokens[-1] == 999
-    assert list(tokens[5:]) == list(range(1000 - len(tokens) + 5, 1000))
-    assert len(tokens) == 100 - (100 - 5) // 2
-
-
-def test_without_shift_a_long_prompt_is_an_error() -> None:
-    with pytest.raises(ContextTooLong, match="longer than the context length"):
-        fit_prompt([0] * 10, n_ctx=10, n_keep=4, add_bos=False, shift=False)
 
 
 async def test_failed_events_carry_their_error() -> None:

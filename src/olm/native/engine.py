@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from olm.chat.types import DoneReason, Sampling, TokenLogprob, TopLogprob
-from olm.errors import ContextTooLong, NativeError
+from olm.errors import NativeError
 from olm.native.handles import Handle, Model
 from olm.native.lib import check, ffi, lib, native_error, new_int, new_pointer, take_text
 
@@ -30,7 +30,6 @@ __all__ = [
     "Piece",
     "Progress",
     "decode_frame",
-    "fit_prompt",
 ]
 
 
@@ -187,7 +186,7 @@ def _logprobs(extra: bytes) -> tuple[TokenLogprob, ...]:
 
 
 def decode_frame(frame: bytes) -> list[Event]:
-    """Turn a frame (`olm_engine_next_frame`) into events. About 2 µs each for plain pieces."""
+    """Turn a frame (`olm_engine_next_frame`) into events."""
     events: list[Event] = []
     at = 0
     while at < len(frame):
@@ -233,33 +232,6 @@ def decode_frame(frame: bytes) -> list[Event]:
     return events
 
 
-def fit_prompt(
-    tokens: Sequence[int], *, n_ctx: int, n_keep: int, add_bos: bool, shift: bool
-) -> tuple[Sequence[int], bool]:
-    """Cut a prompt that is too long for the context, as Ollama does it before a completion.
-
-    Kept are the first `n_keep` tokens (one more for BOS) and the tail, together about half the window
-    (spec: ollama 1.10, step 2).
-
-    Returns:
-        The tokens to submit, and whether some are missing.
-
-    Raises:
-        ContextTooLong: it is too long, and without context shift nothing may be cut.
-    """
-    if len(tokens) < n_ctx:
-        return tokens, False
-    if not shift:
-        raise ContextTooLong(
-            "the prompt is longer than the context length currently available to the model; shorten the prompt, "
-            "adjust the context length in settings, or use a model with a longer context length"
-        )
-    keep = n_keep if n_keep >= 0 else n_ctx
-    keep = min(keep + (1 if add_bos else 0), n_ctx - 2)
-    total = n_ctx - max((n_ctx - keep) // 2, 1)
-    return [*tokens[:keep], *tokens[len(tokens) - (total - keep) :]], True
-
-
 class _TextRequest(Sampling, frozen=True, omit_defaults=True):
     """`olm_engine_submit`'s JSON."""
 
@@ -303,7 +275,7 @@ class Engine(Handle):
         """Queue a prompt. Its events end with one `Done` or `Failed`.
 
         Args:
-            tokens: the prompt, at least one and fewer than n_ctx; see `fit_prompt`.
+            tokens: the prompt, at least one and fewer than n_ctx; see `olm.chat.prompt.cut_tokens`.
             sampling: how to choose and when to stop.
             shift: discard old tokens when the context is full, instead of ending.
             preserved_tokens: special tokens that are to be seen in the text (a template's tool marks).
