@@ -14,7 +14,7 @@ from typing import Protocol
 
 import attrs
 
-from olm.chat.types import ChatMessage, Think, TurnEvent
+from olm.chat.types import ChatMessage, Constraint, Think, ToolChoice, TurnEvent
 
 __all__ = [
     "BlobWriter",
@@ -30,6 +30,7 @@ __all__ = [
     "ModelsClient",
     "Olm",
     "Progress",
+    "RenderedPrompt",
     "ShowResult",
     "StoreClient",
     "StoredModel",
@@ -71,6 +72,7 @@ class StoredModel:
         name: shortest form with tag; full_name: host/namespace/model:tag.
         parameters: the Modelfile's, as stored (JSON values).
         template: the Go template layer, empty when there is none.
+        uses_go_template: that template is to be used rather than the GGUF's own (spec/ollama §0, §12).
         has_chat_template: the GGUF carries a Jinja template.
         architecture, n_ctx_train, n_layers, …: from the GGUF header, 0 or empty when absent.
         kv_bytes_per_token: f16 KV cache for one token of one sequence, bytes.
@@ -88,6 +90,7 @@ class StoredModel:
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
     template: str = ""
+    uses_go_template: bool = False
     has_chat_template: bool = False
     system: str = ""
     messages: tuple[ChatMessage, ...] = ()
@@ -197,12 +200,18 @@ class JobsClient(Protocol):
 
 @attrs.frozen(kw_only=True)
 class ChatRequest:
-    """A chat turn. `options` are the request's own, unchecked; `keep_alive_s` None keeps the runner's."""
+    """A chat turn. `options` are the request's own, unchecked; `keep_alive_s` None keeps the runner's.
+
+    `tools_json` is a JSON array of tools; `template_kwargs_json` a JSON object of variables for a Jinja template.
+    """
 
     model: str
     messages: Sequence[ChatMessage]
     tools_json: str = ""
-    format_json: str = ""
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    template_kwargs_json: str = ""
+    constraint: Constraint | None = None
     think: Think | None = None
     options: Mapping[str, object] = attrs.field(factory=dict)
     keep_alive_s: float | None = None
@@ -223,7 +232,7 @@ class GenerateRequest:
     context: Sequence[int] = ()
     raw: bool = False
     images: Sequence[bytes] = ()
-    format_json: str = ""
+    constraint: Constraint | None = None
     think: Think | None = None
     options: Mapping[str, object] = attrs.field(factory=dict)
     keep_alive_s: float | None = None
@@ -270,6 +279,14 @@ class Turn(Protocol):
 
 
 @attrs.frozen
+class RenderedPrompt:
+    """What a request would send to the model: the prompt's text, and how many pictures or sounds it has marks for."""
+
+    text: str
+    n_images: int = 0
+
+
+@attrs.frozen
 class LoadedModel:
     """A row of `ps`. `expires_s` is seconds from now, infinite for ever, negative or 0 while it stops."""
 
@@ -290,6 +307,9 @@ class ModelsClient(Protocol):
 
     def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[Turn]:
         """Start a completion turn, as `chat` does."""
+
+    async def render(self, request: ChatRequest | GenerateRequest) -> RenderedPrompt:
+        """Load the model and render the prompt, without generating anything. Raises TemplateError too."""
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts."""

@@ -357,6 +357,7 @@ def _stored(model: Model) -> StoredModel:
         projectors=model.projectors,
         adapters=model.adapters,
         template=model.template,
+        uses_go_template=model.prefers_go_template,
         has_chat_template=facts.has_chat_template,
         system=model.system,
         messages=model.messages,

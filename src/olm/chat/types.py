@@ -11,17 +11,26 @@ from typing import Literal
 import msgspec
 
 __all__ = [
+    "AnswerEvent",
+    "CallArguments",
+    "CallEnd",
+    "CallStart",
     "ChatMessage",
     "ChatPrompt",
+    "Constraint",
+    "ConstraintKind",
     "Done",
     "DoneReason",
+    "InfillPrompt",
     "Piece",
     "Prompt",
+    "PromptStyle",
     "Sampling",
     "TextPrompt",
     "Think",
     "TokenLogprob",
     "ToolCall",
+    "ToolChoice",
     "TopLogprob",
     "TurnEvent",
 ]
@@ -51,18 +60,60 @@ class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_call_id: str = ""
 
 
+class PromptStyle(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which of the three ways leads from messages to a prompt and back (spec/ollama §0).
+
+    With `renderer` or `parser`: the named ones of olm.chat (a parser may stand beside a Go template). Else with
+    `template`: a Go template, its tags inferred. Else the GGUF's own Jinja template.
+    """
+
+    renderer: str = ""
+    parser: str = ""
+    template: str = ""
+
+
+class ToolChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the answer may, must or must not call tools. `name` (only with `required`): this one and no other."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str = ""
+
+
+ConstraintKind = Literal["json", "json_schema", "regex", "choice", "lark", "gbnf"]
+
+
+class Constraint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the content of an answer must look like. `text`: the schema, expression or grammar; of a choice, a JSON array."""
+
+    kind: ConstraintKind
+    text: str = ""
+
+
 class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
-    """A conversation to be rendered by the model's own template in the worker.
+    """A conversation to be rendered in the worker.
 
     Attributes:
         messages: everything the template sees, system and Modelfile messages already in place.
         tools_json: a JSON array of tools, or empty.
-        think: None leaves it to the template; False closes the thinking at once.
+        think: None leaves it to the model's habit; False closes the thinking at once.
+        template_kwargs_json: a JSON object of further variables for a Jinja template, or empty.
     """
 
     messages: tuple[ChatMessage, ...]
     tools_json: str = ""
     think: Think | None = None
+    style: PromptStyle = PromptStyle()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    template_kwargs_json: str = ""
+
+
+class InfillPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="infill"):
+    """A gap to be filled: the text before and after it, for a Go template with `.Suffix`."""
+
+    prompt: str
+    suffix: str
+    style: PromptStyle = PromptStyle()
 
 
 class TextPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="text"):
@@ -77,14 +128,15 @@ class TextPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="text"):
     context: tuple[int, ...] = ()
 
 
-Prompt = ChatPrompt | TextPrompt
+Prompt = ChatPrompt | InfillPrompt | TextPrompt
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How tokens are chosen and when to stop: the request-time options of `spec/ollama.md` §1.7 and llama.cpp's more.
 
     Defaults are Ollama's (commit fb30760). `n_predict` -1 is unlimited within the context's bounds; `seed` -1
-    draws a fresh one. `logit_bias` maps token ids to a value added to their logit.
+    draws a fresh one. `logit_bias` maps token ids to a value added to their logit. `think_budget` (tokens, -1 without
+    bound): after so many tokens of thinking its end is forced.
     """
 
     n_predict: int = -1
@@ -112,6 +164,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     dynatemp_range: float = 0.0
     dynatemp_exponent: float = 1.0
     ignore_eos: bool = False
+    think_budget: int = -1
     stop: tuple[str, ...] = ()
     logit_bias: dict[int, float] = {}
     n_logprobs: int = -1
@@ -134,12 +187,41 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Piece(msgspec.Struct, frozen=True, omit_defaults=True, tag="p", array_like=True):
-    """What one step added to the answer. Text is whole UTF-8 and never a part of a stop string."""
+    """What one step added to the answer. Text is whole UTF-8 and never a part of a stop string.
+
+    `malformed`: the content is the text of a tool call that could not be read.
+    """
 
     content: str = ""
     thinking: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    malformed: bool = False
+
+
+class CallStart(msgspec.Struct, frozen=True, tag="s", array_like=True):
+    """A tool call begins. `index` counts the calls of an answer from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+class CallArguments(msgspec.Struct, frozen=True, tag="a", array_like=True):
+    """The next part of a call's arguments. All parts together are one JSON object as text."""
+
+    index: int
+    json: str
+
+
+class CallEnd(msgspec.Struct, frozen=True, tag="e", array_like=True):
+    """A call is over: the whole of it, or None when it broke off or could not be read (its text follows as a Piece)."""
+
+    index: int
+    call: ToolCall | None
+
+
+AnswerEvent = Piece | CallStart | CallArguments | CallEnd
+"""What a parser makes of generated text."""
 
 
 class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=True):
@@ -153,6 +235,7 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=
         prompt_ns / eval_ns: time in prompt processing and in generation, nanoseconds.
         context: prompt and answer tokens, when the turn asked for them.
         truncated: the prompt was cut to fit.
+        malformed: a tool call could not be read, and stands in the content as it was written.
     """
 
     reason: DoneReason
@@ -163,6 +246,7 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=
     eval_ns: int = 0
     context: tuple[int, ...] = ()
     truncated: bool = False
+    malformed: bool = False
 
 
-TurnEvent = Piece | Done
+TurnEvent = AnswerEvent | Done

@@ -9,7 +9,7 @@ import msgspec
 
 from olm.actors.runtime import Message, StreamMessage
 from olm.chat.options import LoadOptions
-from olm.chat.types import ChatPrompt, Prompt, Sampling, TurnEvent
+from olm.chat.types import ChatPrompt, Constraint, Prompt, Sampling, TurnEvent
 
 __all__ = [
     "Detokenize",
@@ -101,10 +101,12 @@ class Turn(StreamMessage[TurnEvent], frozen=True, omit_defaults=True):
         truncate: drop the oldest messages, or cut the text, when the prompt does not fit; else it is ContextTooLong.
         shift: discard old tokens and go on when the context is full, instead of ending with `length`.
         want_context: `Done` carries all tokens (Ollama's deprecated `context`).
+        constraint: what the content must look like; thinking before it is free.
     """
 
     prompt: Prompt
     sampling: Sampling = Sampling()
+    constraint: Constraint | None = None
     truncate: bool = True
     shift: bool = True
     want_context: bool = False
