@@ -1,0 +1,188 @@
+"""What holds for every named parser and renderer, on the samples that each family registers (see chat_kit)."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat.chat_kit import (
+    TOOLS,
+    Pair,
+    Sample,
+    answer_of,
+    events_of,
+    make_parser,
+    pairs,
+    rechunk_property,
+    samples,
+)
+from olm.chat.parsers import PARSERS
+from olm.chat.renderers import RENDERERS, RenderInput
+from olm.chat.types import ChatMessage, Piece, ToolCall
+
+_SAMPLES: Final = samples()
+_PAIRS: Final = pairs()
+_MARKS: Final = (
+    "<think>", "</think>", "<tool_call>", "</tool_call>", "<function=now>", "</function>",
+    "<parameter=city>", "</parameter>", "<arg_key>", "</arg_value>", "<", "</", "{", "}", '"', "[", "]",
+    '{"name": "now", "arguments": {}}', "get_weather", "\n", "  ", "é", "🦉", "a=1", "null", "\\", "<|", "|>",
+)  # fmt: skip
+_N_LONG: Final = 20_000
+
+
+def _name(sample: Sample) -> str:
+    return f"{sample.parser}-{_SAMPLES.index(sample)}"
+
+
+@pytest.mark.parametrize("sample", _SAMPLES, ids=_name)
+def test_a_sample_becomes_what_it_should(sample: Sample) -> None:
+    answer = answer_of(events_of(make_parser(sample), [sample.text]))
+
+    if sample.content is not None:
+        assert answer.content == sample.content
+    if sample.thinking is not None:
+        assert answer.thinking == sample.thinking
+    if sample.calls is not None:
+        assert answer.calls == list(sample.calls)
+    if sample.malformed is not None:
+        assert bool(answer.malformed) is sample.malformed
+
+
+@pytest.mark.parametrize("sample", _SAMPLES, ids=_name)
+def test_events_do_not_depend_on_the_cuts(sample: Sample) -> None:
+    rechunk_property(sample)
+
+
+@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("think", [None, True, False])
+def test_garbage_gives_the_same_events_in_any_cut(name: str, think: bool | None) -> None:
+    own = [sample.text for sample in _SAMPLES if sample.parser == name]
+    marks = st.sampled_from([*_MARKS, *PARSERS[name].preserved_tokens])
+    bits = marks | st.text(max_size=4) | st.sampled_from(own or [""])
+
+    @given(parts=st.lists(bits, max_size=14))
+    def same(parts: list[str]) -> None:
+        sample = Sample(parser=name, text="".join(parts), think=think)
+        whole = events_of(make_parser(sample), [sample.text])
+
+        assert events_of(make_parser(sample), list(sample.text)) == whole
+        assert events_of(make_parser(sample), parts) == whole
+        answer_of(whole)
+
+    same()
+
+
+@pytest.mark.parametrize("name", sorted(PARSERS))
+@given(text=st.text(alphabet="ab é.\n🦉", max_size=40))
+def test_text_without_marks_comes_out_whole(name: str, text: str) -> None:
+    answer = answer_of(events_of(make_parser(Sample(parser=name, text=text)), text))
+
+    assert (answer.thinking + answer.content).split() == text.split()
+    assert not answer.calls
+    assert not answer.malformed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("unit", ["a", " ", "<", "{", '"', "[", "\n", "</", "<tool_call>", '{"a":'])
+def test_a_long_answer_costs_the_same_for_each_character(name: str, unit: str) -> None:
+    """Quadratic work would take minutes here, which the timeout of a test does not allow."""
+    starts = [sample.text[: len(sample.text) // 2] for sample in _SAMPLES if sample.parser == name]
+    for start in ["", *starts[:3]]:
+        parser = make_parser(Sample(parser=name, text=""))
+        parser.push(start)
+
+        n_events = sum(len(parser.push(character)) for character in unit * (_N_LONG // len(unit)))
+
+        assert n_events <= 4 * _N_LONG
+        parser.finish()
+
+
+def _turn(pair: Pair) -> ChatMessage:
+    calls = (
+        ToolCall("get_weather", '{"city":"Oslo \\"S\\"\\nline <b> & 2","days":3,"metric":true,"parts":["a","b"],"limits":{"low":-1.5}}', "call_one1", 0),
+        ToolCall("add", '{"a":1,"b":2.5}', "call_two2", 1),
+    )  # fmt: skip
+    return ChatMessage(
+        "assistant",
+        content="Let me look, then add." if pair.keeps_content else "",
+        thinking="They want to know.\n\nSo: ask." if pair.keeps_thinking else "",
+        tool_calls=calls[: pair.max_calls],
+    )
+
+
+def _written(pair: Pair, turn: ChatMessage, *, answered: bool) -> str:
+    """Render the turn after a question and return it as the prompt holds it."""
+    results = tuple(
+        ChatMessage("tool", content="fine", tool_name=call.name, tool_call_id=call.id)
+        for call in turn.tool_calls
+    )
+    after = results if answered else (ChatMessage("user", content="And now?"),)
+    messages = (ChatMessage("user", content="How is it?"), turn, *after)
+    text = RENDERERS[pair.renderer](RenderInput(messages=messages, tools=TOOLS, think=pair.think))
+    assert "How is it?" in text
+    _, found, rest = text.partition("How is it?")[2].partition(pair.opening)
+    assert found, "the turn's opening stands behind the question"
+    written, found, _ = rest.partition(pair.closing)
+    assert found, "the turn is closed"
+    return written
+
+
+def _pair_name(pair: Pair) -> str:
+    return f"{pair.renderer}-{pair.think}"
+
+
+@pytest.mark.parametrize("pair", _PAIRS, ids=_pair_name)
+def test_what_a_renderer_writes_its_parser_reads_back(pair: Pair) -> None:
+    turn = _turn(pair)
+
+    written = _written(pair, turn, answered=True)
+    answer = answer_of(
+        events_of(
+            make_parser(Sample(parser=pair.parser, text=written, think=pair.think)), [written]
+        )
+    )
+
+    assert answer.calls == [
+        (call.name, json.loads(call.arguments_json)) for call in turn.tool_calls
+    ]
+    assert answer.thinking.strip() == turn.thinking
+    assert answer.content.strip() == turn.content
+    assert not answer.malformed
+
+
+def test_parsers_that_can_call_tools_say_how_calls_look_or_none() -> None:
+    for name, family in PARSERS.items():
+        assert family.tools or family.calls is None, name
+        assert family.thinking or not family.thinks, name
+
+
+@pytest.mark.parametrize("name", sorted(RENDERERS))
+@pytest.mark.parametrize("think", [None, True, False])
+def test_odd_conversations_are_rendered_without_a_crash(name: str, think: bool | None) -> None:
+    odd: list[tuple[ChatMessage, ...]] = [
+        (),
+        (ChatMessage("user"),),
+        (ChatMessage("system", content="Be kind."),),
+        (ChatMessage("tool", content="alone", tool_name="now"),),
+        (ChatMessage("wizard", content="?"),),
+        (ChatMessage("user", content="hi"), ChatMessage("assistant", content="I am")),
+        (ChatMessage("assistant", thinking="hm"), ChatMessage("assistant", content="x")),
+        (ChatMessage("user", content="[img]?", images=(b"\x89PNG",)), ChatMessage("user")),
+    ]
+    for messages in odd:
+        for tools in ((), TOOLS):
+            text = RENDERERS[name](RenderInput(messages=messages, tools=tools, think=think))
+
+            assert isinstance(text, str)
+
+
+def test_the_kit_joins_what_belongs_together() -> None:
+    sample = Sample(parser="x", text="")
+
+    assert sample.tools is TOOLS
+    assert answer_of([Piece("a"), Piece("b", malformed=True)]).malformed == "b"
