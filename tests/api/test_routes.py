@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from kit.fake_olm import DETAILS, FakeOlm, answer
+from kit.fake_olm import DETAILS, FakeOlm, answer, called
 from kit.memory_http import MemoryClient, Reply
 from olm.actors.client import LoadedModel, Progress
-from olm.chat.types import Done, Piece, TokenLogprob, ToolCall, TopLogprob
+from olm.chat.types import Constraint, Done, Piece, TokenLogprob, ToolCall, TopLogprob
 from olm.errors import Busy, InvalidOption, LoadFailed, NotSupported, OlmError
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -371,12 +371,11 @@ async def test_the_model_is_echoed_as_it_was_asked_for(client: MemoryClient) -> 
 
 
 async def test_thinking_tool_calls_and_logprobs(client: MemoryClient, olm: FakeOlm) -> None:
-    call = ToolCall("get_weather", '{"location":"Paris","b":1,"a":2}', "call_a1b2c3d4")
     prob = TokenLogprob(b"Hi", -0.25, (TopLogprob(b"Hi", -0.25), TopLogprob(b"\xe2", -2.5)))
     olm.models.script = [
         Piece(thinking="Need weather."),
         Piece(),
-        Piece(tool_calls=(call,)),
+        *called("get_weather", '{"location": "Paris",\n "b":1.50,"a":2}'),
         Piece(content="Hi", logprobs=(prob,)),
         Done("stop"),
     ]
@@ -390,8 +389,8 @@ async def test_thinking_tool_calls_and_logprobs(client: MemoryClient, olm: FakeO
     head = '{"model":"tiny","created_at":"T","message":{"role":"assistant","content":"'
     assert masked(streamed).splitlines() == [
         head + '","thinking":"Need weather."},"done":false}',
-        head + '","tool_calls":[{"id":"call_a1b2c3d4","function":{"index":0,"name":"get_weather",'
-        '"arguments":{"location":"Paris","b":1,"a":2}}}]},"done":false}',
+        head + '","tool_calls":[{"id":"call_00000000","function":{"index":0,"name":"get_weather",'
+        '"arguments":{"location":"Paris","b":1.50,"a":2}}}]},"done":false}',
         head
         + 'Hi"},"done":false,"logprobs":[{"token":"Hi","logprob":-0.25,"bytes":[72,105],"top_logprobs":'
         '[{"token":"Hi","logprob":-0.25,"bytes":[72,105]},{"token":"\ufffd","logprob":-2.5,"bytes":[226]}]}]}',
@@ -404,7 +403,7 @@ async def test_thinking_tool_calls_and_logprobs(client: MemoryClient, olm: FakeO
 
 
 async def test_generate_tells_tool_calls_at_the_end(client: MemoryClient, olm: FakeOlm) -> None:
-    olm.models.script = [Piece(tool_calls=(ToolCall("f"),)), Piece(content="x"), Done("stop")]
+    olm.models.script = [*called("f"), Piece(content="x"), Done("stop")]
 
     reply = await client.post("/api/generate", {"model": "tiny", "prompt": "x"})
 
@@ -468,7 +467,7 @@ async def test_every_field_reaches_the_model(client: MemoryClient, olm: FakeOlm)
         "t",
     )  # type: ignore[attr-defined]
     assert (request.context, request.images) == ((1, 2), (b"hi",))  # type: ignore[attr-defined]
-    assert request.format_json == '{"type": "object"}'  # type: ignore[attr-defined]
+    assert request.constraint == Constraint("json_schema", '{"type": "object"}')  # type: ignore[attr-defined]
     assert request.keep_alive_s == float("inf")  # type: ignore[attr-defined]
     assert request.options == {"seed": 4096.0}  # type: ignore[attr-defined]
     assert (request.think, request.truncate, request.shift, request.n_logprobs) == (  # type: ignore[attr-defined]

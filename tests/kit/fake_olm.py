@@ -25,14 +25,24 @@ from olm.actors.client import (
     ModelSummary,
     Olm,
     Progress,
+    RenderedPrompt,
     ShowResult,
     StoredModel,
 )
-from olm.chat.types import Done, Piece, TurnEvent
+from olm.chat.types import CallArguments, CallEnd, CallStart, Done, Piece, ToolCall, TurnEvent
 from olm.errors import DigestMismatch, InvalidName, ModelNotFound
 from olm.store.names import ModelName
 
-__all__ = ["FakeJobs", "FakeModels", "FakeOlm", "FakeStore", "Pause", "Until", "answer"]
+__all__ = [
+    "FakeJobs",
+    "FakeModels",
+    "FakeOlm",
+    "FakeStore",
+    "Pause",
+    "Until",
+    "answer",
+    "called",
+]
 
 DETAILS = ModelDetails(
     format="gguf",
@@ -74,6 +84,18 @@ def answer(*texts: str, reason: str = "stop") -> list[Step]:
     return [*(Piece(content=text) for text in texts), done]
 
 
+def called(name: str, arguments_json: str = "{}", *, index: int = 0) -> list[Step]:
+    """The events of one whole tool call, its arguments in two parts."""
+    call = ToolCall(name, arguments_json, f"call_{index:08}", index)
+    middle = len(arguments_json) // 2
+    return [
+        CallStart(index, call.id, name),
+        CallArguments(index, arguments_json[:middle]),
+        CallArguments(index, arguments_json[middle:]),
+        CallEnd(index, call),
+    ]
+
+
 class FakeTurn:
     def __init__(
         self, events: trio.MemoryReceiveChannel[TurnEvent | Exception], load_ns: int
@@ -112,6 +134,7 @@ class FakeModels:
         self.load_ns = 41_234_567
         self.enter_error: Exception | None = None
         self.vector: tuple[float, ...] = (0.01, -0.0017)
+        self.rendered = RenderedPrompt("user: Hello")
         self.requests: list[object] = []
         self.n_running = 0
         self.n_left_early = 0
@@ -154,6 +177,11 @@ class FakeModels:
             self.n_left_early += not finished
             if not self.n_running:
                 self.all_ended.set()
+
+    async def render(self, request: ChatRequest | GenerateRequest) -> RenderedPrompt:
+        self.requests.append(("render", request))
+        await self._check(request.model)
+        return self.rendered
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         self.requests.append(request)

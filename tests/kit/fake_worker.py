@@ -12,7 +12,16 @@ import trio
 
 from olm.actors.runtime import Actor, StreamSink, handles, streams
 from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, drop_oldest
-from olm.chat.types import ChatMessage, Done, Piece, TextPrompt, TurnEvent
+from olm.chat.types import (
+    ChatMessage,
+    ChatPrompt,
+    Done,
+    InfillPrompt,
+    Piece,
+    Prompt,
+    TextPrompt,
+    TurnEvent,
+)
 from olm.errors import ContextTooLong, LoadFailed
 from olm.native import wire
 from olm.native.process import ProcessIdRequest
@@ -111,15 +120,17 @@ class FakeWorker(Actor):
             self._model.n_running -= 1
 
     def _prompt(self, msg: wire.Turn) -> tuple[tuple[int, ...], bool]:
-        if isinstance(msg.prompt, TextPrompt):
-            tokens: tuple[int, ...] = (*msg.prompt.context, *_tokens(msg.prompt.text))
-        else:
-            messages, n_limit = msg.prompt.messages, self._n_ctx - 1
+        prompt, n_limit = msg.prompt, self._n_ctx - 1
+        if isinstance(prompt, ChatPrompt):
+            messages = prompt.messages
             if msg.truncate:
-                messages, _ = drop_oldest(messages, n_limit, lambda rest: len(_render(rest)))
-            tokens = _tokens(_render(messages))
-            if len(messages) < len(msg.prompt.messages) and len(tokens) < self._n_ctx:
+                messages, _ = drop_oldest(messages, n_limit, lambda rest: len(_chat(rest)))
+            tokens = _tokens(_chat(messages))
+            if len(messages) < len(prompt.messages) and len(tokens) < self._n_ctx:
                 return tokens, True
+        else:
+            context = prompt.context if isinstance(prompt, TextPrompt) else ()
+            tokens = (*context, *_tokens(_rendered(prompt)))
         if len(tokens) < self._n_ctx:
             return tokens, False
         if not (msg.truncate and msg.shift):
@@ -137,7 +148,7 @@ class FakeWorker(Actor):
 
     @handles(wire.Render)
     def render(self, msg: wire.Render) -> str:
-        return _render(msg.prompt.messages)
+        return _rendered(msg.prompt)
 
     @handles(wire.Tokenize)
     def tokenize(self, msg: wire.Tokenize) -> tuple[int, ...]:
@@ -160,5 +171,15 @@ def _tokens(text: str) -> tuple[int, ...]:
     return tuple(text.encode())
 
 
-def _render(messages: Sequence[ChatMessage]) -> str:
+def _rendered(prompt: Prompt) -> str:
+    match prompt:
+        case ChatPrompt():
+            return _chat(prompt.messages)
+        case InfillPrompt():
+            return f"{prompt.prompt}<gap>{prompt.suffix}"
+        case TextPrompt():
+            return prompt.text
+
+
+def _chat(messages: Sequence[ChatMessage]) -> str:
     return "".join(f"{message.role}: {message.content}\n" for message in messages)

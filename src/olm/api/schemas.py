@@ -19,6 +19,7 @@ __all__ = [
     "ChatResponse",
     "CopyRequest",
     "CreateRequest",
+    "DebugInfo",
     "DeleteRequest",
     "Details",
     "EmbedRequest",
@@ -228,6 +229,11 @@ class ResponseMessage(_Response, frozen=True, kw_only=True):
     tool_call_id: str = ""
 
 
+class DebugInfo(_Response, frozen=True, kw_only=True):
+    rendered_template: str
+    image_count: int = 0
+
+
 class GenerateResponse(_Response, frozen=True, kw_only=True):
     model: str
     created_at: str
@@ -240,11 +246,14 @@ class GenerateResponse(_Response, frozen=True, kw_only=True):
     load_duration: int = 0
     prompt_eval_count: int = 0
     prompt_eval_cached_count: int = 0
+    truncated: bool = False
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
     tool_calls: list[Call] | None = None
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[Logprob] | None = None
+    malformed_tool_call: bool = False
 
 
 class ChatResponse(_Response, frozen=True, kw_only=True):
@@ -253,14 +262,17 @@ class ChatResponse(_Response, frozen=True, kw_only=True):
     message: ResponseMessage
     done: bool
     done_reason: str = ""
+    debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
     logprobs: list[Logprob] | None = None
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0
     prompt_eval_cached_count: int = 0
+    truncated: bool = False
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+    malformed_tool_call: bool = False
 
 
 class Details(_Response, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import msgspec
 from olm.actors import client
 from olm.api import schemas as wire
 from olm.api.gojson import check_depth, check_types
-from olm.chat.types import ChatMessage, Think, ToolCall
+from olm.chat.types import ChatMessage, Constraint, Think, ToolCall
 from olm.errors import InvalidName, InvalidRequest, ModelNotFound, NotYetSupported, OlmError
 from olm.store.names import ModelName
 from olm.units import parse_keep_alive
@@ -84,7 +84,7 @@ def generate_request(
         context=context,
         raw=raw,
         images=tuple(request.images or ()),
-        format_json=_format(request.format),
+        constraint=_format(request.format),
         think=think,
         options=request.options or {},
         keep_alive_s=keep_alive_s,
@@ -113,7 +113,7 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
         model=name,
         messages=messages,
         tools_json=_tools(request.tools),
-        format_json=_format(request.format),
+        constraint=_format(request.format),
         think=think,
         options=request.options or {},
         keep_alive_s=keep_alive_s,
@@ -258,17 +258,19 @@ def _refuse_debug(wanted: bool | None) -> None:
         raise NotYetSupported("_debug_render_only is not supported yet")
 
 
-def _format(raw: msgspec.Raw) -> str:
+def _format(raw: msgspec.Raw) -> Constraint | None:
     text = bytes(raw).strip()
     if text in (b"", b"null", b'""'):
-        return ""
-    if text != b'"json"' and not text.startswith(b"{"):
+        return None
+    if text == b'"json"':
+        return Constraint("json")
+    if not text.startswith(b"{"):
         shown = json.dumps(text.decode("utf-8", "replace"), ensure_ascii=False)
         raise OlmError(
             f'invalid format: {shown}; expected "json" or a valid JSON Schema object', status=500
         )
     check_depth(text)
-    return text.decode()
+    return Constraint("json_schema", text.decode("utf-8", "replace"))
 
 
 def _tools(raw: msgspec.Raw) -> str:

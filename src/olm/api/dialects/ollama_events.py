@@ -1,25 +1,36 @@
 """What a turn sends back, in Ollama's form: one JSON line an event, or all of them merged into one. Pure.
 
-A streamed token must be cheap, so the constant parts of its line are made once a stream. Source of the form:
-spec/ollama §1.4, §1.5, §1.9 and appendix B.
+A tool call is told whole, at its end: the form has no place for parts of one. A streamed token must be cheap, so the
+constant parts of its line are made once a stream. Source of the form: spec/ollama §1.4, §1.5, §1.9 and appendix B.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Protocol, TypedDict
 
+import attrs
 import msgspec
 
+from olm.actors.client import RenderedPrompt
 from olm.api import schemas as wire
-from olm.chat.types import Done, Piece, TokenLogprob, ToolCall, TurnEvent
+from olm.chat.types import CallEnd, Done, Piece, TokenLogprob, ToolCall, TurnEvent
 from olm.errors import OlmError
 
-__all__ = ["ChatForm", "Form", "GenerateForm", "merge_pieces"]
+__all__ = ["Answer", "ChatForm", "Form", "GenerateForm", "merged"]
 
 _string = msgspec.json.Encoder().encode
-_DONE_FALSE: Final = b',"done":false}\n'
+
+
+@attrs.frozen
+class Answer:
+    """What a line, or all lines of a turn together, have to say."""
+
+    content: str = ""
+    thinking: str = ""
+    calls: Sequence[ToolCall] = ()
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 class Form(Protocol):
@@ -46,16 +57,60 @@ class _Clock:
 
 
 class _BaseForm:
+    """What both forms share: which event makes a line, and the cheap way to spell the commonest two."""
+
+    _CONTENT: ClassVar[bytes]
+    _THINKING: ClassVar[bytes]
+    _END: ClassVar[bytes]
+
     def __init__(self, model: str, *, epoch_ns: Callable[[], int] = time.time_ns) -> None:
         self._model = model
         self._clock = _Clock(epoch_ns)
         self._head = b'{"model":' + wire.go_escape(_string(model)) + b',"created_at":"'
 
+    def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
+        """One line of the stream."""
+        if isinstance(event, Piece):
+            return self._piece(event)
+        if isinstance(event, CallEnd):
+            return self._call(event.call) if event.call is not None else b""
+        if isinstance(event, Done):
+            return self._final(self._rest(), event, load_ns, total_ns()) + b"\n"
+        return b""  # the beginning and the parts of a call: Ollama's clients want it whole
+
+    def _piece(self, piece: Piece) -> bytes:
+        if not piece.logprobs:
+            if not piece.thinking:
+                return self._spell(self._CONTENT, piece.content) if piece.content else b""
+            if not piece.content:
+                return self._spell(self._THINKING, piece.thinking)
+        # Logprobs flow while a parser holds its text back, so the content may be empty.
+        return self._line(Answer(piece.content, piece.thinking, logprobs=piece.logprobs))
+
+    def _spell(self, middle: bytes, text: str) -> bytes:
+        stamp = self._clock.stamp().encode()
+        return self._head + stamp + middle + wire.go_escape(_string(text)) + self._END
+
+    def _call(self, call: ToolCall) -> bytes:
+        raise NotImplementedError
+
+    def _rest(self) -> Answer:
+        """What is left to be said in the last line of a stream."""
+        return Answer()
+
+    def _line(self, answer: Answer) -> bytes:
+        raise NotImplementedError
+
+    def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
+        raise NotImplementedError
+
 
 class ChatForm(_BaseForm):
     """`/api/chat`: `message` objects. Merged answers carry tool calls only when the request had tools."""
 
-    _MIDDLE: Final = b'","message":{"role":"assistant","content":'
+    _CONTENT = b'","message":{"role":"assistant","content":'
+    _THINKING = b'","message":{"role":"assistant","content":"","thinking":'
+    _END = b'},"done":false}\n'
 
     def __init__(
         self, model: str, *, has_tools: bool = False, epoch_ns: Callable[[], int] = time.time_ns
@@ -63,33 +118,14 @@ class ChatForm(_BaseForm):
         super().__init__(model, epoch_ns=epoch_ns)
         self._has_tools = has_tools
 
-    def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
-        """One line of the stream."""
-        if isinstance(event, Done):
-            return self._final(Piece(), event, load_ns, total_ns()) + b"\n"
-        if event.content and not (event.thinking or event.tool_calls or event.logprobs):
-            content = wire.go_escape(_string(event.content))
-            stamp = self._clock.stamp().encode()
-            return self._head + stamp + self._MIDDLE + content + b"}" + _DONE_FALSE
-        if event == Piece():
-            return b""
-        response = wire.ChatResponse(
-            model=self._model,
-            created_at=self._clock.stamp(),
-            message=_chat_message(event),
-            done=False,
-            logprobs=_logprobs(event.logprobs),
-        )
-        return wire.to_json(response) + b"\n"
-
     def whole(
         self, events: Sequence[TurnEvent], *, load_ns: int, total_ns: Callable[[], int]
     ) -> bytes:
         """The merged answer."""
-        piece, done = merge_pieces(events)
+        answer, done = merged(events)
         if not self._has_tools:
-            piece = msgspec.structs.replace(piece, tool_calls=())
-        return self._final(piece, done, load_ns, total_ns())
+            answer = attrs.evolve(answer, calls=())
+        return self._final(answer, done, load_ns, total_ns())
 
     def without_turn(self, reason: str) -> bytes:
         """The answer of a request that only loads or unloads."""
@@ -103,16 +139,41 @@ class ChatForm(_BaseForm):
             )
         )
 
-    def _final(self, piece: Piece, done: Done, load_ns: int, total_ns: int) -> bytes:
+    def rendered(self, prompt: RenderedPrompt) -> bytes:
+        """The answer of `_debug_render_only`; its message is empty, the role included (spec §1.5)."""
         return wire.to_json(
             wire.ChatResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
-                message=_chat_message(piece),
+                message=wire.ResponseMessage(role="", content=""),
+                done=False,
+                debug_info=_debug_info(prompt),
+            )
+        )
+
+    def _call(self, call: ToolCall) -> bytes:
+        return self._line(Answer(calls=(call,)))
+
+    def _line(self, answer: Answer) -> bytes:
+        response = wire.ChatResponse(
+            model=self._model,
+            created_at=self._clock.stamp(),
+            message=_chat_message(answer),
+            done=False,
+            logprobs=_logprobs(answer.logprobs),
+        )
+        return wire.to_json(response) + b"\n"
+
+    def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
+        return wire.to_json(
+            wire.ChatResponse(
+                model=self._model,
+                created_at=self._clock.stamp(),
+                message=_chat_message(answer),
                 done=True,
                 done_reason=_reason(done),
-                logprobs=_logprobs(piece.logprobs),
-                **_metrics(done, load_ns, total_ns),
+                logprobs=_logprobs(answer.logprobs),
+                **_ending(done, load_ns, total_ns),
             )
         )
 
@@ -120,39 +181,20 @@ class ChatForm(_BaseForm):
 class GenerateForm(_BaseForm):
     """`/api/generate`: `response` texts; tool calls are told with the last line."""
 
-    _MIDDLE: Final = b'","response":'
+    _CONTENT = b'","response":'
+    _THINKING = b'","response":"","thinking":'
+    _END = b',"done":false}\n'
 
     def __init__(self, model: str, *, epoch_ns: Callable[[], int] = time.time_ns) -> None:
         super().__init__(model, epoch_ns=epoch_ns)
-        self._tool_calls: tuple[ToolCall, ...] = ()
-
-    def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
-        """One line of the stream."""
-        if isinstance(event, Done):
-            rest = Piece(tool_calls=self._tool_calls)
-            return self._final(rest, event, load_ns, total_ns()) + b"\n"
-        self._tool_calls += event.tool_calls
-        if event.content and not (event.thinking or event.logprobs):
-            content = wire.go_escape(_string(event.content))
-            return self._head + self._clock.stamp().encode() + self._MIDDLE + content + _DONE_FALSE
-        if not (event.thinking or event.logprobs):
-            return b""
-        response = wire.GenerateResponse(
-            model=self._model,
-            created_at=self._clock.stamp(),
-            response=event.content,
-            thinking=event.thinking,
-            done=False,
-            logprobs=_logprobs(event.logprobs),
-        )
-        return wire.to_json(response) + b"\n"
+        self._calls: list[ToolCall] = []
 
     def whole(
         self, events: Sequence[TurnEvent], *, load_ns: int, total_ns: Callable[[], int]
     ) -> bytes:
         """The merged answer."""
-        piece, done = merge_pieces(events)
-        return self._final(piece, done, load_ns, total_ns())
+        answer, done = merged(events)
+        return self._final(answer, done, load_ns, total_ns())
 
     def without_turn(self, reason: str) -> bytes:
         """The answer of a request that only loads or unloads."""
@@ -166,25 +208,55 @@ class GenerateForm(_BaseForm):
             )
         )
 
-    def _final(self, piece: Piece, done: Done, load_ns: int, total_ns: int) -> bytes:
+    def rendered(self, prompt: RenderedPrompt) -> bytes:
+        """The answer of `_debug_render_only`."""
         return wire.to_json(
             wire.GenerateResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
-                response=piece.content,
-                thinking=piece.thinking,
+                response="",
+                done=False,
+                debug_info=_debug_info(prompt),
+            )
+        )
+
+    def _call(self, call: ToolCall) -> bytes:
+        self._calls.append(call)
+        return b""
+
+    def _rest(self) -> Answer:
+        return Answer(calls=self._calls)
+
+    def _line(self, answer: Answer) -> bytes:
+        response = wire.GenerateResponse(
+            model=self._model,
+            created_at=self._clock.stamp(),
+            response=answer.content,
+            thinking=answer.thinking,
+            done=False,
+            logprobs=_logprobs(answer.logprobs),
+        )
+        return wire.to_json(response) + b"\n"
+
+    def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
+        return wire.to_json(
+            wire.GenerateResponse(
+                model=self._model,
+                created_at=self._clock.stamp(),
+                response=answer.content,
+                thinking=answer.thinking,
                 done=True,
                 done_reason=_reason(done),
                 context=done.context,
-                tool_calls=_calls(piece.tool_calls),
-                logprobs=_logprobs(piece.logprobs),
-                **_metrics(done, load_ns, total_ns),
+                tool_calls=_calls(answer.calls),
+                logprobs=_logprobs(answer.logprobs),
+                **_ending(done, load_ns, total_ns),
             )
         )
 
 
-def merge_pieces(events: Sequence[TurnEvent]) -> tuple[Piece, Done]:
-    """Put the pieces of a whole turn together.
+def merged(events: Sequence[TurnEvent]) -> tuple[Answer, Done]:
+    """Put the events of a whole turn together.
 
     Raises:
         OlmError: the turn ended without saying how.
@@ -193,13 +265,13 @@ def merge_pieces(events: Sequence[TurnEvent]) -> tuple[Piece, Done]:
     done = next((event for event in events if isinstance(event, Done)), None)
     if done is None:
         raise OlmError("the answer ended without a final event")
-    merged = Piece(
+    answer = Answer(
         content="".join(piece.content for piece in pieces),
         thinking="".join(piece.thinking for piece in pieces),
-        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
-        logprobs=tuple(entry for piece in pieces for entry in piece.logprobs),
+        calls=[event.call for event in events if isinstance(event, CallEnd) and event.call],
+        logprobs=[entry for piece in pieces for entry in piece.logprobs],
     )
-    return merged, done
+    return answer, done
 
 
 def _reason(done: Done) -> str:
@@ -209,24 +281,44 @@ def _reason(done: Done) -> str:
     return done.reason
 
 
-def _metrics(done: Done, load_ns: int, total_ns: int) -> dict[str, int]:
+class _Ending(TypedDict):
+    """The fields of a last line that both forms have. `truncated` and `malformed_tool_call` are olm's additions."""
+
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+    prompt_eval_cached_count: int
+    truncated: bool
+    prompt_eval_duration: int
+    eval_count: int
+    eval_duration: int
+    malformed_tool_call: bool
+
+
+def _ending(done: Done, load_ns: int, total_ns: int) -> _Ending:
     return {
         "total_duration": total_ns,
         "load_duration": load_ns,
         "prompt_eval_count": done.n_prompt,
         "prompt_eval_cached_count": done.n_cached,
+        "truncated": done.truncated,
         "prompt_eval_duration": done.prompt_ns,
         "eval_count": done.n_generated,
         "eval_duration": done.eval_ns,
+        "malformed_tool_call": done.malformed,
     }
 
 
-def _chat_message(piece: Piece) -> wire.ResponseMessage:
+def _debug_info(prompt: RenderedPrompt) -> wire.DebugInfo:
+    return wire.DebugInfo(rendered_template=prompt.text, image_count=prompt.n_images)
+
+
+def _chat_message(answer: Answer) -> wire.ResponseMessage:
     return wire.ResponseMessage(
         role="assistant",
-        content=piece.content,
-        thinking=piece.thinking,
-        tool_calls=_calls(piece.tool_calls),
+        content=answer.content,
+        thinking=answer.thinking,
+        tool_calls=_calls(answer.calls),
     )
 
 
@@ -237,13 +329,16 @@ def _calls(calls: Sequence[ToolCall]) -> list[wire.Call] | None:
         wire.Call(
             id=call.id,
             function=wire.CallFunction(
-                index=call.index,
-                name=call.name,
-                arguments=msgspec.Raw(call.arguments_json.encode()),
+                index=call.index, name=call.name, arguments=_one_line(call.arguments_json)
             ),
         )
         for call in calls
     ]
+
+
+def _one_line(arguments_json: str) -> msgspec.Raw:
+    """Arguments as the model ordered them, without the blanks it put between them: a line break would cut the line."""
+    return msgspec.Raw(msgspec.json.format(arguments_json.encode(), indent=-1))
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> list[wire.Logprob] | None:
