@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.models import stored_model
-from olm.actors.client import ChatRequest, GenerateRequest
+from olm.actors.client import ChatRequest, GenerateRequest, ModelDetails, StoredModel
 from olm.actors.turns import embed_result, plan_chat, plan_generate, turn_message
 from olm.chat.options import LoadOptions
-from olm.chat.prompt import chat_messages, cut_tokens, drop_oldest, fits_whole, plain_text
-from olm.chat.types import ChatMessage, ChatPrompt, TextPrompt
+from olm.chat.prompt import (
+    chat_messages,
+    cut_tokens,
+    fit_messages,
+    is_too_long,
+    plain_text,
+    without_old_thoughts,
+)
+from olm.chat.types import (
+    ChatMessage,
+    ChatPrompt,
+    Constraint,
+    InfillPrompt,
+    PromptStyle,
+    TextPrompt,
+    Think,
+    ToolChoice,
+)
 from olm.errors import (
     ContextTooLong,
     InvalidOption,
@@ -53,114 +70,141 @@ def length(messages: Sequence[ChatMessage]) -> int:
     return sum(len(message.content) for message in messages)
 
 
-def test_the_oldest_messages_go_but_never_system_or_last() -> None:
-    messages = [SYSTEM, *(ChatMessage(role="user", content=str(n) * 10) for n in range(5))]
+def size(message: ChatMessage) -> int:
+    return len(message.content)
 
-    kept, fits = drop_oldest(messages, 30, length)
+
+def fit(messages: Sequence[ChatMessage], n_limit: int) -> tuple[Sequence[ChatMessage], bool]:
+    return fit_messages(messages, n_limit, size=size, count=length)
+
+
+def dialogue(*pairs: tuple[str, str]) -> list[ChatMessage]:
+    return [ChatMessage(role=role, content=content) for role, content in pairs]
+
+
+def test_the_oldest_turns_go_but_never_system_or_the_last() -> None:
+    turns = [(role, str(n) * 10) for n in range(5) for role in ("user", "assistant")]
+    messages = dialogue(("system", "be brief"), *turns, ("user", "now"))
+
+    kept, fits = fit(messages, 80)
 
     assert fits
-    assert said(kept) == ["be brief", "3" * 10, "4" * 10]
+    assert said(kept) == ["be brief", "3" * 10, "3" * 10, "4" * 10, "4" * 10, "now"]
+
+
+def test_the_last_turn_stays_whole_while_it_fits() -> None:
+    messages = dialogue(("user", "x" * 30), ("user", "q"), ("assistant", "a"), ("tool", "r" * 10))
+
+    kept, fits = fit(messages, 30)
+
+    assert (said(kept), fits) == (["q", "a", "r" * 10], True)
+
+
+def test_in_a_last_turn_that_is_too_long_no_result_loses_its_call() -> None:
+    messages = dialogue(
+        ("user", "q" * 50),
+        ("assistant", "call 1"),
+        ("tool", "one"),
+        ("assistant", "call 2"),
+        ("tool", "two"),
+    )
+
+    kept, fits = fit(messages, 50)
+
+    assert (said(kept), fits) == (["call 1", "one", "call 2", "two"], True)
+    assert said(fit(messages, 20)[0]) == ["call 2", "two"]
 
 
 def test_the_last_message_stays_even_if_too_long() -> None:
-    kept, fits = drop_oldest([USER, ChatMessage(role="user", content="x" * 50)], 10, length)
+    kept, fits = fit([USER, ChatMessage(role="user", content="x" * 50)], 10)
 
     assert (said(kept), fits) == (["x" * 50], False)
 
 
-@given(
-    st.lists(
-        st.builds(
-            ChatMessage,
-            role=st.sampled_from(["system", "user", "assistant"]),
-            content=st.text("x", max_size=20),
-        ),
-        min_size=1,
-        max_size=30,
+MESSAGES = st.lists(
+    st.builds(
+        ChatMessage,
+        role=st.sampled_from(["system", "user", "assistant", "tool"]),
+        content=st.text("x", max_size=20),
     ),
-    st.integers(0, 200),
+    min_size=1,
+    max_size=30,
 )
-def test_as_few_messages_as_possible_are_dropped(messages: list[ChatMessage], limit: int) -> None:
-    kept, fits = drop_oldest(messages, limit, length)
 
-    last = len(messages) - 1
-    cuts = [
-        [m for i, m in enumerate(messages) if i >= n or m.role == "system" or i == last]
-        for n in range(last + 1)
+
+@given(MESSAGES, st.integers(0, 400))
+def test_what_stays_is_system_messages_and_the_end_of_the_conversation(
+    messages: list[ChatMessage], limit: int
+) -> None:
+    def framed(part: Sequence[ChatMessage]) -> int:
+        return length(part) + 4 * len(part)
+
+    kept, fits = fit_messages(messages, limit, size=size, count=framed)
+
+    n_drop = len(messages) - sum(m is not None for m in kept if m.role != "system")
+    assert fits == (framed(kept) <= limit)
+    assert kept[-1] == messages[-1]
+    assert [m for m in kept if m.role == "system"] == [m for m in messages if m.role == "system"]
+    others = [m for m in messages if m.role != "system"]
+    assert [m for m in kept if m.role != "system"] == others[
+        max(n_drop - len(messages) + len(others), 0) :
     ]
-    best = next((cut for cut in cuts if length(cut) <= limit), cuts[-1])
-    assert list(kept) == best
-    assert fits == (length(best) <= limit)
+    if framed(messages) <= limit:
+        assert list(kept) == messages
 
 
 def test_a_cut_the_template_refuses_is_passed_over() -> None:
     def count(messages: Sequence[ChatMessage]) -> int:
-        if messages[0].role == "assistant":
-            raise TemplateError("conversation must start with user")
+        if messages[0].content == "odd":
+            raise TemplateError("conversation must start otherwise")
         return length(messages)
 
-    roles = ["user", "assistant", "user", "assistant", "user"]
-    messages = [ChatMessage(role=role, content="x" * 10) for role in roles]
+    messages = dialogue(*(("user", "x" * 30),) * 3, ("user", "odd"), ("user", "even"))
 
-    kept, fits = drop_oldest(messages, 45, count)
+    kept, fits = fit_messages(messages, 20, size=size, count=count)
 
-    assert fits
-    assert [message.role for message in kept] == ["user", "assistant", "user"]
+    assert (said(kept), fits) == (["even"], True)
 
 
-def test_long_histories_cost_few_renderings() -> None:
-    n_calls = 0
-
-    def count(messages: Sequence[ChatMessage]) -> int:
-        nonlocal n_calls
-        n_calls += 1
-        return length(messages)
-
-    drop_oldest([USER] * 1000, 100, count)
-
-    assert n_calls <= 12
-
-
-def test_a_long_history_is_never_rendered_whole() -> None:
+@pytest.mark.parametrize("frame", [0, 4, 25])
+def test_each_message_is_counted_once_and_few_are_rendered(frame: int) -> None:
     counted: list[int] = []
+    sized = 0
 
     def count(messages: Sequence[ChatMessage]) -> int:
         counted.append(len(messages))
-        return 5 * len(messages)
+        return sum(len(m.content) + frame for m in messages)
 
-    messages = [USER] * 100_000
-    kept, fits = drop_oldest(messages, 1000, count)
+    def size(message: ChatMessage) -> int:
+        nonlocal sized
+        sized += 1
+        return len(message.content)
 
-    assert (len(kept), fits) == (200, True)
-    assert not fits_whole(messages, 1000, count)
-    assert max(counted) <= 1000
-    assert len(counted) <= 14
-
-
-def test_a_dialogue_of_refused_cuts_keeps_what_fits() -> None:
-    def count(messages: Sequence[ChatMessage]) -> int:
-        if messages[0].role == "assistant":
-            raise TemplateError("conversation must start with user")
-        return 5 * len(messages)
-
-    roles = ["user", "assistant"] * 5000
-    messages = [ChatMessage(role=role, content="x") for role in roles] + [USER]
-
-    kept, fits = drop_oldest(messages, 1000, count)
+    messages = [ChatMessage(role="user", content="x" * 5)] * 100_000
+    kept, fits = fit_messages(messages, 1000, size=size, count=count)
 
     assert fits
-    assert len(kept) == 199
-    assert kept[0].role == "user"
+    assert 0.8 * 1000 / (5 + max(frame, 4)) < len(kept) <= 1000 / (5 + frame)
+    assert max(counted) <= 1000
+    assert len(counted) <= 4
+    assert sized <= 300
+    assert is_too_long(messages, 1000, size=size, count=count)
+    assert len(counted) <= 4
 
 
-@given(
-    st.lists(st.builds(ChatMessage, content=st.text("x", max_size=40)), min_size=1, max_size=30),
-    st.integers(0, 200),
-)
+@given(MESSAGES, st.integers(0, 200))
 def test_whole_or_not_is_what_counting_the_whole_says(
     messages: list[ChatMessage], limit: int
 ) -> None:
-    assert fits_whole(messages, limit, length) == (length(messages) <= limit)
+    assert is_too_long(messages, limit, size=size, count=length) == (length(messages) > limit)
+
+
+def test_thoughts_of_earlier_turns_are_taken_out() -> None:
+    thought = ChatMessage(role="assistant", content="<think>\nhm</think>\n\nyes")
+
+    kept = without_old_thoughts([USER, thought, USER, thought])
+
+    assert said(kept) == ["hi", "yes", "hi", thought.content]
 
 
 @given(
@@ -213,32 +257,23 @@ THINKER = stored_model("m:latest", capabilities=("completion", "thinking", "tool
     [
         (chat(), EMBEDDER, NotSupported, '"m" does not support chat'),
         (chat(think=True), MODEL, NotSupported, '"m" does not support thinking'),
-        (chat(think=True), THINKER, NotYetSupported, "thinking"),
         (
             chat(tools_json="[{}]"),
             MODEL,
             NotSupported,
             "registry.ollama.ai/library/m:latest does not support tools",
         ),
-        (chat(tools_json="[{}]"), THINKER, NotYetSupported, "tools"),
-        (chat(format_json='"json"'), MODEL, NotYetSupported, "format"),
         (
             chat(messages=(ChatMessage(role="user", images=(b"x",)),)),
             MODEL,
-            NotYetSupported,
-            "images",
+            NotSupported,
+            "registry.ollama.ai/library/m:latest does not support vision",
         ),
         (
             chat(options={"num_ctx": "many"}),
             MODEL,
             InvalidOption,
             'option "num_ctx" must be of type integer',
-        ),
-        (
-            chat(),
-            stored_model(has_chat_template=False, template="{{ .Prompt }}"),
-            NotYetSupported,
-            "Go templates",
         ),
         (generate(), EMBEDDER, NotSupported, '"m" does not support generate'),
         (
@@ -247,8 +282,8 @@ THINKER = stored_model("m:latest", capabilities=("completion", "thinking", "tool
             NotSupported,
             "registry.ollama.ai/library/m:latest does not support insert",
         ),
-        (generate(template="t"), MODEL, NotYetSupported, "template"),
-        (generate(images=(b"x",)), MODEL, NotYetSupported, "images"),
+        (generate(images=(b"RIFF1234WAVE",)), MODEL, NotSupported, "does not support audio"),
+        (generate(images=(b"x",), raw=True), MODEL, NotYetSupported, "images"),
         (
             generate(raw=True, system="s"),
             MODEL,
@@ -308,7 +343,86 @@ def test_context_drops_the_modelfiles_messages() -> None:
 
     assert isinstance(plan.prompt, ChatPrompt)
     assert said(plan.prompt.messages) == ["p"]
-    assert turn_message(plan, n_ctx=8, rendered="text").prompt == TextPrompt("text", (1, 2))
+    assert plan.prompt.context == (1, 2)
+
+
+GO = {"template": "{{ .Prompt }}", "uses_go_template": True, "has_chat_template": False}
+
+
+@pytest.mark.parametrize(
+    ("fields", "style"),
+    [
+        ({}, PromptStyle()),
+        ({"template": "t"}, PromptStyle()),
+        (GO, PromptStyle(template="{{ .Prompt }}")),
+        ({**GO, "parser": "qwen3"}, PromptStyle(parser="qwen3", template="{{ .Prompt }}")),
+        ({**GO, "renderer": "r", "parser": "p"}, PromptStyle("r", "p")),
+        (
+            {"template": "<|start|>{{ .Prompt }}<|end|>", "details": ModelDetails(family="gptoss")},
+            PromptStyle(parser="harmony", template="<|start|>{{ .Prompt }}<|end|>"),
+        ),
+    ],
+)
+def test_the_way_to_the_prompt_is_the_models(fields: dict[str, object], style: PromptStyle) -> None:
+    plan = plan_chat(chat(), stored_model(**fields))  # type: ignore[arg-type]  # by name
+
+    assert isinstance(plan.prompt, ChatPrompt)
+    assert plan.prompt.style == style
+
+
+def test_a_template_of_the_request_takes_the_models_place() -> None:
+    plan = plan_generate(generate(template="mine"), stored_model(renderer="r", parser="p"))
+
+    assert isinstance(plan.prompt, ChatPrompt)
+    assert plan.prompt.style == PromptStyle(template="mine")
+
+
+def test_a_suffix_makes_a_gap_to_fill() -> None:
+    model = stored_model(capabilities=("completion", "insert"), **GO)  # type: ignore[arg-type]  # by name
+
+    plan = plan_generate(generate(suffix="s", context=[3]), model)
+
+    assert plan.prompt == InfillPrompt("p", "s", PromptStyle(template="{{ .Prompt }}"), (3,))
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "sent"),
+    [
+        (None, MODEL, None),
+        (False, MODEL, False),
+        (None, THINKER, True),
+        (False, THINKER, False),
+        ("max", THINKER, "max"),
+        ("max", attrs.evolve(THINKER, parser="harmony"), "high"),
+    ],
+)
+def test_a_model_that_can_think_does_unless_told_not_to(
+    asked: Think | None, model: StoredModel, sent: Think | None
+) -> None:
+    plan = plan_chat(chat(think=asked), model)
+
+    assert isinstance(plan.prompt, ChatPrompt)
+    assert plan.prompt.think == sent
+
+
+def test_tools_and_constraints_travel_to_the_worker() -> None:
+    wanted = Constraint("regex", "[0-9]+")
+    choice = ToolChoice("required", "f")
+
+    plan = plan_chat(chat(tools_json="[]", tool_choice=choice, constraint=wanted), THINKER)
+    turn = turn_message(plan, n_ctx=8)
+
+    assert isinstance(turn.prompt, ChatPrompt)
+    assert (turn.prompt.tools_json, turn.prompt.tool_choice) == ("[]", choice)
+    assert turn.constraint == wanted
+
+
+def test_pictures_are_placed_but_not_seen_yet() -> None:
+    model = stored_model(capabilities=("completion", "vision"))
+    plan = plan_chat(chat(messages=(ChatMessage(role="user", images=(b"x",)),)), model)
+
+    with pytest.raises(NotYetSupported):
+        turn_message(plan, n_ctx=8)
 
 
 def test_dimensions_cut_and_scale_again() -> None:

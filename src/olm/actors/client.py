@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -36,6 +36,8 @@ __all__ = [
     "StoredModel",
     "Turn",
 ]
+
+_ANY_TOOL: Final = ToolChoice()
 
 
 @attrs.frozen
@@ -208,7 +210,7 @@ class ChatRequest:
     model: str
     messages: Sequence[ChatMessage]
     tools_json: str = ""
-    tool_choice: ToolChoice = ToolChoice()
+    tool_choice: ToolChoice = _ANY_TOOL
     parallel_tool_calls: bool = True
     template_kwargs_json: str = ""
     constraint: Constraint | None = None

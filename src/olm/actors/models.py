@@ -19,6 +19,7 @@ from olm.actors.client import (
     EmbedResult,
     GenerateRequest,
     LoadedModel,
+    RenderedPrompt,
     StoreClient,
     StoredModel,
 )
@@ -33,6 +34,7 @@ from olm.actors.turns import (
     plan_generate,
     turn_message,
 )
+from olm.chat.media import media_of
 from olm.chat.options import load_options, merge_options
 from olm.chat.types import ChatPrompt, TurnEvent
 from olm.errors import ActorStopped, RunnerCrashed
@@ -87,6 +89,21 @@ class Models:
         plan = plan_generate(request, model)
         async with self._turn(model, plan, request.keep_alive_s) as turn:
             yield turn
+
+    async def render(self, request: ChatRequest | GenerateRequest) -> RenderedPrompt:
+        """Render a prompt without generating; see `ModelsClient.render`."""
+        model = await self.store.get(request.model)
+        if isinstance(request, ChatRequest):
+            plan = plan_chat(request, model)
+        else:
+            plan = plan_generate(request, model)
+        async with self._lease(Demand(model, plan.load, request.keep_alive_s)) as (lease, _):
+            try:
+                text = await lease.worker.ask(Render(plan.prompt, plan.truncate))
+            except ActorStopped as exc:
+                raise RunnerCrashed(CRASH_TEXT) from exc
+        messages = plan.prompt.messages if isinstance(plan.prompt, ChatPrompt) else ()
+        return RenderedPrompt(text, len(media_of(messages)))
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts; see `ModelsClient.embed`. Without inputs the model is only loaded."""
@@ -150,10 +167,7 @@ class Models:
     async def _open(self, lease: Lease, plan: TurnPlan) -> AsyncIterator[Stream[TurnEvent]]:
         """Open the worker's stream; a worker that is just gone is a crash to the caller."""
         try:
-            rendered = None
-            if plan.context and isinstance(plan.prompt, ChatPrompt):
-                rendered = await lease.worker.ask(Render(plan.prompt))
-            turn = turn_message(plan, n_ctx=lease.info.n_ctx, rendered=rendered)
+            turn = turn_message(plan, n_ctx=lease.info.n_ctx)
             events = await lease.worker.stream(turn).__aenter__()
         except ActorStopped as exc:
             raise RunnerCrashed(CRASH_TEXT) from exc

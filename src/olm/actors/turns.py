@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -22,13 +22,31 @@ from olm.actors.client import (
     GenerateRequest,
     StoredModel,
 )
+from olm.chat.media import kind_of, media_of
 from olm.chat.options import LoadOptions, load_options, merge_options, sampling
-from olm.chat.prompt import chat_messages, completion_messages, plain_text
-from olm.chat.types import ChatMessage, ChatPrompt, Prompt, Sampling, TextPrompt, Think
+from olm.chat.prompt import (
+    chat_messages,
+    completion_messages,
+    plain_text,
+    without_old_thoughts,
+)
+from olm.chat.types import (
+    ChatMessage,
+    ChatPrompt,
+    Constraint,
+    InfillPrompt,
+    Prompt,
+    PromptStyle,
+    Sampling,
+    TextPrompt,
+    Think,
+)
 from olm.errors import InvalidRequest, NotSupported, NotYetSupported
 from olm.native import wire
 
 __all__ = ["TurnPlan", "embed_result", "plan_chat", "plan_embed", "plan_generate", "turn_message"]
+
+_HARMONY: Final = ("gptoss", "gpt-oss")
 
 _PREDICT_CONTEXTS: Final = 10
 """num_predict is bounded by this many contexts, also when it is unlimited (Ollama, spec §1.7)."""
@@ -40,14 +58,12 @@ class TurnPlan:
 
     Attributes:
         load: load-time options that the request or the Modelfile set; None where nobody did.
-        context: tokens that stand in front of a chat prompt (Ollama's deprecated `context`); the prompt is then
-            rendered first and sent as text.
     """
 
     prompt: Prompt
     sampling: Sampling
     load: LoadOptions
-    context: tuple[int, ...] = ()
+    constraint: Constraint | None = None
     truncate: bool = True
     shift: bool = True
     want_context: bool = False
@@ -59,19 +75,27 @@ def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
     Raises:
         NotSupported: the model lacks a capability. InvalidOption: a mistyped option. NotYetSupported.
     """
-    _check_completion(model, request.model, "chat")
     _check_thinking(model, request.model, request.think)
+    _check_completion(model, request.model, "chat")
     if request.tools_json:
         _require(model, "tools")
-        raise NotYetSupported("tools are not supported yet")
-    _refuse_format(request.format_json)
     messages = chat_messages(request.messages, system=model.system, preset=model.messages)
-    _refuse_images(image for message in messages for image in message.images)
+    _check_media(messages, model)
     options = merge_options(model.parameters, request.options)
+    prompt = _prompt(messages, model, request.think)
+    if isinstance(prompt, ChatPrompt):
+        prompt = msgspec.structs.replace(
+            prompt,
+            tools_json=request.tools_json,
+            tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls,
+            template_kwargs_json=request.template_kwargs_json,
+        )
     return TurnPlan(
-        prompt=_prompt(messages, model),
+        prompt=prompt,
         sampling=sampling(options, n_logprobs=request.n_logprobs),
         load=load_options(options),
+        constraint=request.constraint,
         truncate=request.truncate,
         shift=request.shift,
     )
@@ -89,18 +113,12 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
     _check_completion(model, request.model, "generate")
     if request.suffix:
         _require(model, "insert")
-        raise NotYetSupported("suffix (fill in the middle) is not supported yet")
-    if request.template:
-        raise NotYetSupported("a template in the request is not supported yet")
-    _refuse_format(request.format_json)
-    _refuse_images(request.images)
     options = merge_options(model.parameters, request.options)
-    prompt = TextPrompt(text=request.prompt) if request.raw else _completion_prompt(request, model)
     return TurnPlan(
-        prompt=prompt,
+        prompt=_completion_prompt(request, model),
         sampling=sampling(options, n_logprobs=request.n_logprobs),
         load=load_options(options),
-        context=tuple(request.context),
+        constraint=request.constraint,
         truncate=request.truncate,
         shift=request.shift,
         want_context=not request.raw,
@@ -112,25 +130,25 @@ def plan_embed(request: EmbedRequest, model: StoredModel) -> LoadOptions:
     return load_options(merge_options(model.parameters, request.options))
 
 
-def turn_message(plan: TurnPlan, *, n_ctx: int, rendered: str | None = None) -> wire.Turn:
+def turn_message(plan: TurnPlan, *, n_ctx: int) -> wire.Turn:
     """Write a plan as the worker's message.
 
     Args:
         n_ctx: context of the runner's slots, tokens; bounds how much may be generated.
-        rendered: the prompt's text, when there are `context` tokens to put in front of it.
+
+    Raises:
+        NotYetSupported: the prompt has pictures or sound: their places are known, but there is no encoder yet.
     """
+    if isinstance(plan.prompt, ChatPrompt) and media_of(plan.prompt.messages):
+        raise NotYetSupported("images and audio are not supported yet")
     bound = _PREDICT_CONTEXTS * n_ctx
     n_predict = plan.sampling.n_predict
     if n_predict < 0 or n_predict > bound:
         n_predict = bound
-    prompt = plan.prompt
-    if rendered is not None:
-        prompt = TextPrompt(text=rendered, context=plan.context)
-    elif plan.context and isinstance(prompt, TextPrompt):
-        prompt = TextPrompt(text=prompt.text, context=plan.context)
     return wire.Turn(
-        prompt=prompt,
+        prompt=plan.prompt,
         sampling=msgspec.structs.replace(plan.sampling, n_predict=n_predict),
+        constraint=plan.constraint,
         truncate=plan.truncate,
         shift=plan.shift,
         want_context=plan.want_context,
@@ -161,24 +179,64 @@ def _unit(row: array[float]) -> array[float]:
 
 
 def _completion_prompt(request: GenerateRequest, model: StoredModel) -> Prompt:
+    context = tuple(request.context)
+    if request.raw:
+        if request.images:
+            raise NotYetSupported("images are not supported yet")
+        return TextPrompt(text=request.prompt)
+    style = PromptStyle(template=request.template) if request.template else _style(model)
+    if request.suffix:
+        return InfillPrompt(request.prompt, request.suffix, style, context)
     messages = completion_messages(
         request.prompt,
         system=request.system or model.system,
-        preset=() if request.context else model.messages,
+        preset=() if context else model.messages,
         images=tuple(request.images),
     )
-    return _prompt(messages, model)
+    _check_media(messages, model)
+    prompt = _prompt(messages, model, request.think, style)
+    return msgspec.structs.replace(prompt, context=context)
 
 
-def _prompt(messages: tuple[ChatMessage, ...], model: StoredModel) -> Prompt:
-    if model.has_chat_template:
-        # Thinking is closed: its text has no parser yet, so it would run into the answer.
-        return ChatPrompt(messages=messages, think=False)
-    if model.template or model.renderer:
-        raise NotYetSupported(
-            f'model "{model.name}" has no chat template in its weights; Go templates are not supported yet'
-        )
-    return TextPrompt(text=plain_text(messages))
+def _prompt(
+    messages: tuple[ChatMessage, ...],
+    model: StoredModel,
+    think: Think | None,
+    style: PromptStyle | None = None,
+) -> ChatPrompt | TextPrompt:
+    style = style or _style(model)
+    if style == PromptStyle() and not model.has_chat_template:
+        return TextPrompt(text=plain_text(messages))
+    if model.details.family == "qwen3" or _base_name(model) == "deepseek-r1":
+        messages = without_old_thoughts(messages)
+    return ChatPrompt(messages=messages, think=_thinking(think, model, style), style=style)
+
+
+def _style(model: StoredModel) -> PromptStyle:
+    """Choose the way to the prompt and back (spec/ollama §0)."""
+    template, parser = model.template if model.uses_go_template else "", model.parser
+    if not parser and _is_harmony(model):
+        template, parser = model.template, "harmony"
+    if model.renderer:
+        template = ""
+    return PromptStyle(model.renderer, parser, template)
+
+
+def _is_harmony(model: StoredModel) -> bool:
+    """Whether answers come in OpenAI's harmony format: by family, and by what the Go template writes."""
+    marks = ("<|start|>", "<|end|>")
+    return model.details.family in _HARMONY and all(mark in model.template for mark in marks)
+
+
+def _thinking(think: Think | None, model: StoredModel, style: PromptStyle) -> Think | None:
+    """A model that can think does, unless told not to; harmony knows no level above `high` (spec/ollama §1.5, §1.8)."""
+    if think is None:
+        return True if "thinking" in model.capabilities else None
+    return "high" if think == "max" and style.parser == "harmony" else think
+
+
+def _base_name(model: StoredModel) -> str:
+    return model.name.rpartition("/")[2].partition(":")[0]
 
 
 def _check_completion(model: StoredModel, asked: str, verb: str) -> None:
@@ -187,11 +245,8 @@ def _check_completion(model: StoredModel, asked: str, verb: str) -> None:
 
 
 def _check_thinking(model: StoredModel, asked: str, think: Think | None) -> None:
-    if not think:
-        return
-    if "thinking" not in model.capabilities:
+    if think and "thinking" not in model.capabilities:
         raise NotSupported(f'"{asked}" does not support thinking')
-    raise NotYetSupported("thinking output is not supported yet")
 
 
 def _require(model: StoredModel, capability: str) -> None:
@@ -199,11 +254,6 @@ def _require(model: StoredModel, capability: str) -> None:
         raise NotSupported(f"{model.full_name} does not support {capability}")
 
 
-def _refuse_format(format_json: str) -> None:
-    if format_json:
-        raise NotYetSupported("format (structured output) is not supported yet")
-
-
-def _refuse_images(images: Iterable[bytes]) -> None:
-    if any(True for _ in images):
-        raise NotYetSupported("images are not supported yet")
+def _check_media(messages: Sequence[ChatMessage], model: StoredModel) -> None:
+    for item in media_of(messages):
+        _require(model, "audio" if kind_of(item) == "audio" else "vision")

@@ -97,6 +97,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
         tools_json: a JSON array of tools, or empty.
         think: None leaves it to the model's habit; False closes the thinking at once.
         template_kwargs_json: a JSON object of further variables for a Jinja template, or empty.
+        context: tokens of an earlier answer that stand before the prompt (Ollama's deprecated `context`).
     """
 
     messages: tuple[ChatMessage, ...]
@@ -106,6 +107,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
     tool_choice: ToolChoice = ToolChoice()
     parallel_tool_calls: bool = True
     template_kwargs_json: str = ""
+    context: tuple[int, ...] = ()
 
 
 class InfillPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="infill"):
@@ -114,6 +116,7 @@ class InfillPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="infill"
     prompt: str
     suffix: str
     style: PromptStyle = PromptStyle()
+    context: tuple[int, ...] = ()
 
 
 class TextPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="text"):
@@ -121,7 +124,7 @@ class TextPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="text"):
 
     Attributes:
         text: the prompt; special tokens written in it are recognised, as llama-server does for raw completions.
-        context: tokens of an earlier answer that stand before the text (Ollama's deprecated `context`).
+        context: as in `ChatPrompt`.
     """
 
     text: str

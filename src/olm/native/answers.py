@@ -1,16 +1,18 @@
 """Requests that the engine works on, and what becomes of its events: pieces of a turn, or the vectors of an embedding.
 
-Translation only; the pace of streams is kept in `feeds`, submitting and cancelling is `worker`'s business.
+Translation and the parsing of text, no I/O; the pace of streams is kept in `feeds`, submitting and cancelling is `worker`'s business.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import trio
 
 from olm.chat import types
 from olm.errors import InvalidRequest, NativeError, OlmError
+from olm.log import get_logger
 from olm.native import engine as native
 from olm.native import wire
 from olm.native.engine import Event, Failed
@@ -20,16 +22,23 @@ from olm.native.prompting import Prepared
 
 __all__ = ["EmbeddingAnswer", "TurnAnswer"]
 
+Logprobs = tuple[types.TokenLogprob, ...]
+
+_log = get_logger("worker")
+
 
 class TurnAnswer:
-    """A running turn: writes the engine's events as the chat's own."""
+    """A running turn: writes the engine's events as the chat's own, its text taken apart by the parser of the turn."""
 
-    __slots__ = ("_context", "_truncated", "feed")
+    __slots__ = ("_context", "_malformed", "_parser", "_truncated", "feed")
 
     def __init__(self, feed: Feed, msg: wire.Turn, prepared: Prepared) -> None:
         self.feed = feed
         self._truncated = prepared.truncated
         self._context = list(prepared.tokens) if msg.want_context else None
+        rendered = prepared.rendered
+        self._parser = None if rendered is None else rendered.make_parser()
+        self._malformed = False
 
     def on_event(self, event: Event) -> None:
         """Take one event of this request."""
@@ -38,6 +47,7 @@ class TurnAnswer:
                 self._piece(event)
             case native.Done():
                 self._piece(event)
+                self._push(self._parse(None), ())
                 self.feed.push(self._done(event))
             case Failed():
                 self.feed.fail(_run_error(event))
@@ -50,7 +60,33 @@ class TurnAnswer:
         if self._context is not None:
             self._context.extend(event.tokens)
         if event.text or event.logprobs:
-            self.feed.push(types.Piece(content=event.text, logprobs=event.logprobs))
+            self._push(self._parse(event.text), event.logprobs)
+
+    def _parse(self, text: str | None) -> list[types.AnswerEvent]:
+        """Give the parser more text, or None for the end of it."""
+        if self._parser is None:
+            return [types.Piece(content=text)] if text else []
+        try:
+            return self._parser.finish() if text is None else self._parser.push(text)
+        except Exception:
+            # A bug of one parser: the answer is paid for, and the other turns have no part in it.
+            _log.exception("a parser failed; the rest of the answer is passed on as it is")
+            self._parser = None
+            return [types.Piece(content=text or "", malformed=True)]
+
+    def _push(self, events: Sequence[types.AnswerEvent], logprobs: Logprobs) -> None:
+        """Hand over what the parser gave; logprobs go out with their step, even when its text is held back."""
+        if logprobs:
+            match events:
+                case [types.Piece(content, thinking, _, malformed), *rest]:
+                    events = [types.Piece(content, thinking, logprobs, malformed), *rest]
+                case _:
+                    events = [types.Piece(logprobs=logprobs), *events]
+        for event in events:
+            self._malformed = self._malformed or (
+                isinstance(event, types.Piece) and event.malformed
+            )
+            self.feed.push(event)
 
     def _done(self, event: native.Done) -> types.Done:
         return types.Done(
@@ -63,6 +99,7 @@ class TurnAnswer:
             eval_ns=event.eval_ns,
             context=tuple(self._context or ()),
             truncated=self._truncated,
+            malformed=self._malformed,
         )
 
 

@@ -6,30 +6,33 @@ How messages are dropped is decided in `olm.chat.prompt`; the template engine an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 import attrs
 import msgspec
 
-from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, drop_oldest, fits_whole
-from olm.chat.types import ChatMessage, ChatPrompt, TextPrompt
+from olm.chat.prompt import (
+    EMBED_TOO_LONG,
+    PROMPT_TOO_LONG,
+    cut_tokens,
+    fit_messages,
+    is_too_long,
+)
+from olm.chat.rendering import Rendered
+from olm.chat.types import ChatMessage, ChatPrompt, InfillPrompt, TextPrompt
 from olm.errors import ContextTooLong
 from olm.native.wire import Turn
 
 __all__ = [
     "Prepared",
-    "Rendered",
     "Template",
     "Tokenizer",
     "fit_inputs",
     "prepare",
     "prompt_size_bytes",
 ]
-
-MAX_TOKEN_BYTES: Final = 512
-"""No vocabulary has longer tokens (runs of blanks are the longest, below 300): text of n bytes has at least n/512."""
 
 _CUT_CHARS: Final = 6
 """Characters of a token that are tried first for the ends of a text that is too long; doubled where too few."""
@@ -38,18 +41,10 @@ _CUT_MARGIN: Final = 32
 """Tokens next to such a cut that are not trusted: special tokens, halves of words."""
 
 
-@attrs.frozen
-class Rendered:
-    """A rendered chat: its text, and strings that end an answer besides the request's own."""
-
-    text: str
-    stops: tuple[str, ...] = ()
-
-
 class Template(Protocol):
-    """The model's chat template."""
+    """The way from messages to a prompt that the turn asks for."""
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
+    def render(self, prompt: ChatPrompt | InfillPrompt) -> Rendered:
         """Raises TemplateError."""
 
 
@@ -67,20 +62,26 @@ class Tokenizer(Protocol):
 
 @attrs.frozen
 class Prepared:
-    """A prompt that fits: its tokens, further stop strings, and whether something was left out."""
+    """A prompt that fits: its tokens, what its rendering came to (None for bare text), whether something was left out."""
 
     tokens: Sequence[int]
-    stops: tuple[str, ...] = ()
+    rendered: Rendered | None = None
     truncated: bool = False
 
 
 def prompt_size_bytes(turn: Turn) -> int:
     """Measure a prompt roughly; decides whether it is worked on in a thread."""
-    if isinstance(turn.prompt, TextPrompt):
-        return len(turn.prompt.text) + 4 * len(turn.prompt.context)
-    return sum(len(message.content) for message in turn.prompt.messages) + len(
-        turn.prompt.tools_json
-    )
+    prompt = turn.prompt
+    match prompt:
+        case TextPrompt():
+            n_chars = len(prompt.text)
+        case InfillPrompt():
+            n_chars = len(prompt.prompt) + len(prompt.suffix)
+        case ChatPrompt():
+            n_chars = len(prompt.tools_json) + sum(map(_n_chars, prompt.messages))
+        case _:
+            assert_never(prompt)
+    return n_chars + 4 * len(prompt.context)
 
 
 def prepare(turn: Turn, *, n_ctx: int, tokenizer: Tokenizer, template: Template) -> Prepared:
@@ -89,10 +90,17 @@ def prepare(turn: Turn, *, n_ctx: int, tokenizer: Tokenizer, template: Template)
     Raises:
         ContextTooLong: it does not fit and may not be cut. TemplateError: the template failed.
     """
-    if isinstance(turn.prompt, TextPrompt):
-        prepared = _prepare_text(turn, turn.prompt, n_ctx, tokenizer)
-    else:
-        prepared = _prepare_chat(turn, turn.prompt, n_ctx, tokenizer, template)
+    text = _Tokens(turn, n_ctx, tokenizer)
+    match turn.prompt:
+        case TextPrompt():
+            prepared = Prepared(text.of(turn.prompt.text))
+        case InfillPrompt():
+            rendered = template.render(turn.prompt)
+            prepared = Prepared(text.of_rendered(rendered.text), rendered)
+        case ChatPrompt():
+            prepared = _prepare_chat(turn, turn.prompt, n_ctx, text, template)
+        case _:
+            assert_never(turn.prompt)
     if len(prepared.tokens) < n_ctx:
         return prepared
     if not (turn.truncate and turn.shift):
@@ -103,15 +111,50 @@ def prepare(turn: Turn, *, n_ctx: int, tokenizer: Tokenizer, template: Template)
     return attrs.evolve(prepared, tokens=tokens, truncated=True)
 
 
-def _prepare_text(turn: Turn, prompt: TextPrompt, n_ctx: int, tokenizer: Tokenizer) -> Prepared:
-    # Tokens of an earlier answer begin with their own BOS.
-    tokens = _tokenize_ends(
-        prompt.text,
-        partial(tokenizer.tokenize, add_special=not prompt.context, parse_special=True),
-        n_head=min(turn.sampling.n_keep + 1, n_ctx),
-        n_tail=n_ctx,
-    )
-    return Prepared((*prompt.context, *tokens) if prompt.context else tokens)
+class _Tokens:
+    """The tokens of one turn's texts, as far as they can matter in its context."""
+
+    def __init__(self, turn: Turn, n_ctx: int, tokenizer: Tokenizer) -> None:
+        self._context = turn.prompt.context
+        self._n_head = min(turn.sampling.n_keep + 1, n_ctx)
+        self._n_ctx = n_ctx
+        self._tokenizer = tokenizer
+
+    def of(self, prompt: str) -> Sequence[int]:
+        """Tokenize a prompt; special tokens written in it are recognised."""
+        # Tokens of an earlier answer begin with their own BOS.
+        tokenize = partial(
+            self._tokenizer.tokenize, add_special=not self._context, parse_special=True
+        )
+        tokens = _tokenize_ends(prompt, tokenize, n_head=self._n_head, n_tail=self._n_ctx)
+        return (*self._context, *tokens) if self._context else tokens
+
+    def of_rendered(self, prompt: str) -> Sequence[int]:
+        """Tokenize what a template wrote. A BOS that it wrote itself does not stand there twice."""
+        tokens = self.of(prompt)
+        adds_bos = self._tokenizer.add_bos and not self._context
+        return tokens[1:] if adds_bos and len(tokens) > 1 and tokens[0] == tokens[1] else tokens
+
+    def size(self, message: ChatMessage) -> int:
+        """Count the tokens of a message's own texts; of one that is too long anyway, as many as show that."""
+        tokenize = partial(self._tokenizer.tokenize, add_special=False, parse_special=False)
+        return sum(
+            len(_tokenize_ends(text, tokenize, n_head=0, n_tail=self._n_ctx))
+            for text in _texts(message)
+        )
+
+
+def _texts(message: ChatMessage) -> Iterator[str]:
+    yield message.content
+    if message.thinking:
+        yield message.thinking
+    for call in message.tool_calls:
+        yield call.name
+        yield call.arguments_json
+
+
+def _n_chars(message: ChatMessage) -> int:
+    return sum(map(len, _texts(message)))
 
 
 def _tokenize_ends(
@@ -138,40 +181,23 @@ def _tokenize_ends(
 
 
 def _prepare_chat(
-    turn: Turn, prompt: ChatPrompt, n_ctx: int, tokenizer: Tokenizer, template: Template
+    turn: Turn, prompt: ChatPrompt, n_ctx: int, text: _Tokens, template: Template
 ) -> Prepared:
     latest: Prepared | None = None
 
     def count(messages: Sequence[ChatMessage]) -> int:
         nonlocal latest
-        part = msgspec.structs.replace(prompt, messages=tuple(messages))
-        rendered = template.render(part)
-        tokens = _tokenize_ends(
-            rendered.text,
-            partial(tokenizer.tokenize, add_special=True, parse_special=True),
-            n_head=min(turn.sampling.n_keep + 1, n_ctx),
-            n_tail=n_ctx,
-        )
-        latest = Prepared(tokens, rendered.stops, truncated=len(messages) < len(prompt.messages))
-        return len(tokens)
+        rendered = template.render(msgspec.structs.replace(prompt, messages=tuple(messages)))
+        truncated = len(messages) < len(prompt.messages)
+        latest = Prepared(text.of_rendered(rendered.text), rendered, truncated)
+        return len(latest.tokens)
 
-    messages: Sequence[ChatMessage] = prompt.messages
     if turn.truncate:
-        messages, _ = drop_oldest(messages, n_ctx - 1, count)
-    elif _least_tokens(messages) >= n_ctx or not fits_whole(messages, n_ctx - 1, count):
+        fit_messages(prompt.messages, n_ctx - 1, size=text.size, count=count)
+    elif is_too_long(prompt.messages, n_ctx - 1, size=text.size, count=count):
         raise ContextTooLong(PROMPT_TOO_LONG)
-    # The last candidate counted need not be the one that was taken.
-    if latest is None or len(messages) < len(prompt.messages):
-        count(messages)
-    if latest is None:
-        raise ContextTooLong(PROMPT_TOO_LONG)
+    assert latest is not None, "what stays was counted last"
     return latest
-
-
-def _least_tokens(messages: Sequence[ChatMessage]) -> int:
-    """Say how many tokens there are at least, without rendering. A template writes out every user's text but blanks."""
-    n_bytes = sum(len(message.content.strip()) for message in messages if message.role == "user")
-    return n_bytes // MAX_TOKEN_BYTES
 
 
 def fit_inputs(

@@ -9,7 +9,7 @@ import msgspec
 
 from olm.actors.runtime import Message, StreamMessage
 from olm.chat.options import LoadOptions
-from olm.chat.types import ChatPrompt, Constraint, Prompt, Sampling, TurnEvent
+from olm.chat.types import Constraint, Prompt, Sampling, TurnEvent
 
 __all__ = [
     "Detokenize",
@@ -132,10 +132,11 @@ class Embed(Message[Embedded], frozen=True, omit_defaults=True):
     normalize: bool = True
 
 
-class Render(Message[str], frozen=True):
-    """Render a chat prompt with the model's own template and return the text."""
+class Render(Message[str], frozen=True, omit_defaults=True):
+    """Render a prompt as a turn would, and return the text. `truncate` as in `Turn`."""
 
-    prompt: ChatPrompt
+    prompt: Prompt
+    truncate: bool = True
 
 
 class Tokenize(Message[tuple[int, ...]], frozen=True, omit_defaults=True):
