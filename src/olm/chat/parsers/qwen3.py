@@ -1,0 +1,88 @@
+"""qwen3, qwen3-thinking, qwen3-vl-instruct and qwen3-vl-thinking: JSON calls in `<tool_call>`, thinking in `<think>`.
+
+Sources: Ollama `model/parsers/qwen3.go`, `qwen3vl.go`; spec/ollama §10.1. The models differ in whether they think, and
+the text-only ones may begin a call while they think.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
+from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.grammar import call_rules, json_call, literal
+from olm.chat.parsers.json_calls import JsonCalls
+from olm.chat.parsers.sections import CallReader, TextWithCalls
+from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.tools import Tool
+
+__all__: list[str] = []
+
+_CALL: Final = "<tool_call>"
+_CALL_END: Final = "</tool_call>"
+
+
+def _body(inp: ParseInput) -> TextWithCalls:
+    writer = CallWriter(inp.new_id)
+
+    def open_section(marker: str) -> CallReader:
+        return JsonCalls(writer, marker, _CALL_END)
+
+    return TextWithCalls((_CALL,), open_section)
+
+
+def _text_model(inp: ParseInput, *, thinks: bool) -> Parser:
+    """qwen3: the prompt's end opens the thinking when it is on; a prefill changes nothing, as in Ollama."""
+    is_on = thinks if inp.think is None else bool(inp.think)
+    return ThinkingParser(ThinkSection("open" if is_on else "closed", cuts=(_CALL,)), _body(inp))
+
+
+def _make_qwen3(inp: ParseInput) -> Parser:
+    return _body(inp)
+
+
+def _make_qwen3_thinking(inp: ParseInput) -> Parser:
+    return _text_model(inp, thinks=True)
+
+
+def _make_vl_thinking(inp: ParseInput) -> Parser:
+    """qwen3-vl-thinking thinks whatever is asked of it, unless it goes on with an answer."""
+    is_on = not inp.prefill
+    return ThinkingParser(ThinkSection("open" if is_on else "closed"), _body(inp))
+
+
+def _lark(tools: Sequence[Tool], parallel: bool) -> str:
+    """`<tool_call>\\n{"name": …, "arguments": …}\\n</tool_call>`, separated by line ends."""
+    calls = [
+        f"{literal(_CALL)} /\\s*/ {json_call(tool)} /\\s*/ {literal(_CALL_END)}" for tool in tools
+    ]
+    return call_rules(calls, parallel=parallel, between="/\\s*/")
+
+
+_CALLS: Final = CallSyntax((_CALL,), _lark)
+_MARKS: Final = (_CALL, _CALL_END)
+_THINK_MARKS: Final = ("<think>", "</think>", *_MARKS)
+
+for _name in ("qwen3", "qwen3-vl-instruct"):
+    parser(
+        _name,
+        ParserFamily(make=_make_qwen3, tools=True, preserved_tokens=_MARKS, calls=_CALLS),
+    )
+for _name, _make in (
+    ("qwen3-thinking", _make_qwen3_thinking),
+    ("qwen3-vl-thinking", _make_vl_thinking),
+):
+    parser(
+        _name,
+        ParserFamily(
+            make=_make,
+            tools=True,
+            thinking=True,
+            thinks=True,
+            preserved_tokens=_THINK_MARKS,
+            think_start="<think>",
+            think_ends=("</think>",),
+            calls=_CALLS,
+        ),
+    )

@@ -1,0 +1,229 @@
+"""Calls with a tag for each parameter, as qwen3-coder and its kin write them:
+
+    <tool_call>
+    <function=NAME>
+    <parameter=P>
+    value
+    </parameter>
+    </function>
+    </tool_call>
+
+Values are bare text and become JSON by their schema (`coerce`); text parameters stream while they come. Rules from
+Ollama's `model/parsers/qwen3coder.go`; what it refuses with an error is forgiven where Qwen's reference parser does:
+a missing `</parameter>`, a missing `<tool_call>` around a known function, several functions in one section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from olm.chat.jsontext import compact_json
+from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.coerce import StreamedText, coerce_json, is_text
+from olm.chat.parsers.grammar import call_rules, json_value, literal
+from olm.chat.parsers.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.tools import Tool
+from olm.chat.types import AnswerEvent
+
+__all__ = ["CALL", "CALL_END", "XmlCalls", "text_with_xml_calls", "xml_lark"]
+
+CALL: Final = "<tool_call>"
+CALL_END: Final = "</tool_call>"
+_FUNCTION: Final = "<function="
+_FUNCTION_END: Final = "</function>"
+_PARAMETER: Final = "<parameter="
+_PARAMETER_END: Final = "</parameter>"
+_VALUE_ENDS: Final = (
+    _PARAMETER_END,
+    "\n" + _PARAMETER,
+    _FUNCTION_END + CALL_END,
+    _FUNCTION_END + "\n" + CALL_END,
+)
+
+
+def text_with_xml_calls(tools: Sequence[Tool], new_id: Callable[[], str]) -> TextWithCalls:
+    """Make the parser of content with such calls in it."""
+    writer = CallWriter(new_id)
+    bare = tuple(f"{_FUNCTION}{tool.name}>" for tool in tools)
+
+    def open_section(marker: str) -> CallReader:
+        return XmlCalls(writer, tools, marker)
+
+    return TextWithCalls((CALL, *bare), open_section)
+
+
+class XmlCalls:
+    """Reads a section of such calls; `marker` is what opened it, `<tool_call>` or the tag of a function."""
+
+    def __init__(self, writer: CallWriter, tools: Sequence[Tool], marker: str) -> None:
+        self._writer = writer
+        self._tools = {tool.name: tool for tool in tools}
+        self._properties: Mapping[str, Mapping[str, object]] = {}
+        self._raw = [marker]
+        """The text since the last whole call, should it have to be given back."""
+        self._events: list[AnswerEvent] = []  # not given out yet
+        self._held = ""
+        self._is_over = False
+        self._n_parameters = 0
+        self._step = self._before_function
+        self._before = TextBefore((_FUNCTION, CALL_END))
+        if marker != CALL:
+            self._start_call(marker.removeprefix(_FUNCTION).removesuffix(">"))
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text: events, and the text behind the section or None."""
+        self._raw.append(text)
+        while text and not self._is_over:
+            text = self._step(text)
+        events, self._events = self._events, []
+        return events, text if self._is_over else None
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over. A call that broke off fails up to the first end marker; what follows that is read again."""
+        if self._step == self._after_function:
+            return [], self._held
+        raw = "".join(self._raw)
+        ended, end, rest = raw.partition(CALL_END)
+        return self._writer.fail(ended + end), rest
+
+    # Each step takes text and returns what the next one goes on with.
+
+    def _before_function(self, text: str) -> str:
+        _, marker, rest = self._before.push(text)
+        if marker == _FUNCTION:
+            self._step = self._in_name
+        elif marker:
+            self._give_up(rest)
+        return rest
+
+    def _in_name(self, text: str) -> str:
+        return self._in_tag(text, self._start_call)
+
+    def _in_key(self, text: str) -> str:
+        return self._in_tag(text, self._start_parameter)
+
+    def _in_tag(self, text: str, then: Callable[[str], None]) -> str:
+        """Collect the inside of a tag; a `<` or a line's end shows that it is none."""
+        head, end, rest = text.partition(">")
+        self._held += head
+        if "<" in head or "\n" in head:
+            self._step, self._before = self._broken, TextBefore((CALL_END,))
+            # The end marker may have begun in what was taken for a tag.
+            held, self._held = self._held, ""
+            return held + end + rest
+        if end:
+            inside, self._held = self._held, ""
+            then(inside.strip())
+        return rest
+
+    def _broken(self, text: str) -> str:
+        _, marker, rest = self._before.push(text)
+        if marker:
+            self._give_up(rest)
+        return rest
+
+    def _give_up(self, rest: str) -> None:
+        raw = "".join(self._raw)
+        self._events += self._writer.fail(raw[: len(raw) - len(rest)])
+        self._is_over = True
+
+    def _start_call(self, name: str) -> None:
+        if not name:
+            self._step, self._before = self._broken, TextBefore((CALL_END,))
+            return
+        tool = self._tools.get(name)
+        self._properties = tool.properties if tool else {}
+        self._n_parameters = 0
+        self._events += self._writer.start(name)
+        self._expect_parameter()
+
+    def _expect_parameter(self) -> None:
+        self._step = self._between_parameters
+        self._before = TextBefore((_PARAMETER, _FUNCTION_END, CALL_END))
+
+    def _between_parameters(self, text: str) -> str:
+        _, marker, rest = self._before.push(text)
+        if marker == _PARAMETER:
+            self._step = self._in_key
+        elif marker:
+            self._end_call(rest, is_closed=marker == CALL_END)
+        return rest
+
+    def _start_parameter(self, key: str) -> None:
+        schema = self._properties.get(key)
+        opening = "," if self._n_parameters else "{"
+        self._n_parameters += 1
+        self._events += self._writer.arguments(f"{opening}{compact_json(key)}:")
+        self._schema = schema
+        self._text = StreamedText() if is_text(schema) else None
+        self._value: list[str] = []
+        self._step, self._before = self._in_value, TextBefore(_VALUE_ENDS, trims=False)
+
+    def _in_value(self, text: str) -> str:
+        part, marker, rest = self._before.push(text)
+        if self._text is not None:
+            self._events += self._writer.arguments(self._text.push(part))
+        else:
+            self._value.append(part)
+        if not marker:
+            return rest
+        end = self._text.finish() if self._text else coerce_json("".join(self._value), self._schema)
+        self._events += self._writer.arguments(end)
+        if marker.endswith(CALL_END):
+            self._end_call(rest, is_closed=True)
+        elif marker.endswith(_PARAMETER):
+            self._step = self._in_key
+        else:
+            self._expect_parameter()
+        return rest
+
+    def _end_call(self, rest: str, *, is_closed: bool) -> None:
+        if self._n_parameters:
+            self._events += self._writer.arguments("}")
+        self._events += self._writer.end()
+        self._step, self._is_over, self._raw = self._after_function, is_closed, [rest]
+
+    def _after_function(self, text: str) -> str:
+        """Look for the end marker or one more function; anything else belongs to what follows."""
+        text = (self._held + text).lstrip()
+        self._held = ""
+        if text.startswith(CALL_END):
+            self._is_over = True
+            return text[len(CALL_END) :]
+        if text.startswith(_FUNCTION):
+            self._step, self._raw = self._in_name, [text]
+            return text[len(_FUNCTION) :]
+        if any(marker.startswith(text) for marker in (CALL_END, _FUNCTION)):
+            self._held = text
+            return ""
+        self._is_over = True
+        return text
+
+
+def xml_lark(tools: Sequence[Tool], parallel: bool) -> str:
+    """Write the rules of such calls. Text parameters are free up to their closing tag, others JSON by their schema."""
+    calls: list[str] = []
+    extra: list[str] = []
+    tail = literal(f"{_FUNCTION_END}\n{CALL_END}")
+    for number, tool in enumerate(tools):
+        names = []
+        required = tool.parameters.get("required")
+        for at, (key, schema) in enumerate(tool.properties.items()):
+            name = f"call_{number}_{at}"
+            extra += _parameter_rules(name, key, schema, tool)
+            is_required = isinstance(required, list) and key in required
+            names.append(name if is_required else f"{name}?")
+        head = literal(f"{CALL}\n{_FUNCTION}{tool.name}>\n")
+        calls.append(f"{head} {' '.join(names)} {tail}")
+    return call_rules(calls, parallel=parallel, between="/\\s*/", extra=extra)
+
+
+def _parameter_rules(
+    name: str, key: str, schema: Mapping[str, object], tool: Tool
+) -> Sequence[str]:
+    head, end = literal(f"{_PARAMETER}{key}>\n"), f"\n{_PARAMETER_END}\n"
+    if is_text(schema):
+        # The suffix ends the text at the first closing tag, which the model may not write in it.
+        return (f"{name}: {head} {name}_text", f"{name}_text[suffix={literal(end)}]: /(?s:.*)/")
+    return (f"{name}: {head} {json_value(schema, tool.parameters)} {literal(end)}",)
