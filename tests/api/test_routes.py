@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from kit.fake_olm import DETAILS, FakeOlm, answer, called
+from kit.fake_olm import DETAILS, FakeOlm, answer
 from kit.memory_http import MemoryClient, Reply
 from olm.actors.client import LoadedModel, Progress
-from olm.chat.types import Constraint, Done, Piece, TokenLogprob, ToolCall, TopLogprob
+from olm.chat.types import Constraint, Done, Piece
 from olm.errors import Busy, InvalidOption, LoadFailed, NotSupported, OlmError
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -370,49 +370,6 @@ async def test_the_model_is_echoed_as_it_was_asked_for(client: MemoryClient) -> 
     assert {line["model"] for line in reply.lines} == {"TINY:latest"}
 
 
-async def test_thinking_tool_calls_and_logprobs(client: MemoryClient, olm: FakeOlm) -> None:
-    prob = TokenLogprob(b"Hi", -0.25, (TopLogprob(b"Hi", -0.25), TopLogprob(b"\xe2", -2.5)))
-    olm.models.script = [
-        Piece(thinking="Need weather."),
-        Piece(),
-        *called("get_weather", '{"location": "Paris",\n "b":1.50,"a":2}'),
-        Piece(content="Hi", logprobs=(prob,)),
-        Done("stop"),
-    ]
-    olm.models.load_ns = 0
-    body = {"model": "tiny", "messages": MESSAGES, "tools": [{"type": "function"}]}
-
-    streamed = await client.post("/api/chat", body)
-    whole = await client.post("/api/chat", {**body, "stream": False})
-    without_tools = await client.post("/api/chat", {**body, "stream": False, "tools": None})
-
-    head = '{"model":"tiny","created_at":"T","message":{"role":"assistant","content":"'
-    assert masked(streamed).splitlines() == [
-        head + '","thinking":"Need weather."},"done":false}',
-        head + '","tool_calls":[{"id":"call_00000000","function":{"index":0,"name":"get_weather",'
-        '"arguments":{"location":"Paris","b":1.50,"a":2}}}]},"done":false}',
-        head
-        + 'Hi"},"done":false,"logprobs":[{"token":"Hi","logprob":-0.25,"bytes":[72,105],"top_logprobs":'
-        '[{"token":"Hi","logprob":-0.25,"bytes":[72,105]},{"token":"\ufffd","logprob":-2.5,"bytes":[226]}]}]}',
-        head + '"},"done":true,"done_reason":"stop","total_duration":1}',
-    ]
-    merged = message_of(whole)
-    assert (merged["content"], merged["thinking"]) == ("Hi", "Need weather.")
-    assert merged["tool_calls"]
-    assert "tool_calls" not in message_of(without_tools)
-
-
-async def test_generate_tells_tool_calls_at_the_end(client: MemoryClient, olm: FakeOlm) -> None:
-    olm.models.script = [*called("f"), Piece(content="x"), Done("stop")]
-
-    reply = await client.post("/api/generate", {"model": "tiny", "prompt": "x"})
-
-    assert [("tool_calls" in line, line["response"]) for line in reply.lines] == [
-        (False, "x"),
-        (True, ""),
-    ]
-
-
 async def test_empty_requests_load_and_unload(client: MemoryClient, olm: FakeOlm) -> None:
     loaded = await client.post("/api/generate", {"model": "tiny", "options": {"num_ctx": 9}})
     chat_loaded = await client.post("/api/chat", {"model": "tiny", "keep_alive": "10m"})
@@ -478,26 +435,6 @@ async def test_every_field_reaches_the_model(client: MemoryClient, olm: FakeOlm)
     )
 
 
-async def test_messages_are_brought_to_their_form(client: MemoryClient, olm: FakeOlm) -> None:
-    arguments = '{"z":1,"a":{"b":[1.50]}}'
-    body = (
-        '{"model":"tiny","messages":[{"role":"USER","content":"c","images":["aGk="]},'
-        '{"role":"assistant","thinking":"t","tool_calls":[{"id":"i","function":'
-        f'{{"index":1,"name":"f","arguments":{arguments}}}}}]}},'
-        '{"role":"tool","tool_name":"f","tool_call_id":"i","content":"r"}],'
-        '"tools":[{"type":"function","function":{"name":"f","parameters":{"x-odd":1}}}]}'
-    )
-
-    await client.request("POST", "/api/chat", body.encode())
-
-    (request,) = olm.models.requests
-    user, assistant, tool = request.messages  # type: ignore[attr-defined]
-    assert (user.role, user.images) == ("user", (b"hi",))
-    assert assistant.tool_calls == (ToolCall("f", arguments, "i", 1),)
-    assert (tool.tool_name, tool.tool_call_id) == ("f", "i")
-    assert '"x-odd":1' in request.tools_json  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
@@ -549,24 +486,6 @@ async def test_messages_are_brought_to_their_form(client: MemoryClient, olm: Fak
         ),
         ("chat", {"model": "tiny", "keep_alive": "5"}, 400, 'time: missing unit in duration "5"'),
         ("chat", {"model": "tiny", "keep_alive": []}, 400, "Unsupported type: '[]interface {}'"),
-        (
-            "chat",
-            {"model": "tiny", "messages": MESSAGES, "format": "xml"},
-            500,
-            r'invalid format: "\"xml\""; expected "json" or a valid JSON Schema object',
-        ),
-        (
-            "chat",
-            {"model": "tiny", "messages": MESSAGES, "tools": [{"function": {"name": 1}}]},
-            400,
-            "json: cannot unmarshal number into Go struct field ChatRequest.tools.function.name of type string",
-        ),
-        (
-            "chat",
-            {"model": "tiny", "messages": MESSAGES, "_debug_render_only": True},
-            501,
-            "_debug_render_only is not supported yet",
-        ),
         (
             "embed",
             {"model": "nope", "input": "x"},

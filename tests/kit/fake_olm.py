@@ -39,6 +39,7 @@ __all__ = [
     "FakeOlm",
     "FakeStore",
     "Pause",
+    "Step",
     "Until",
     "answer",
     "called",

@@ -1,7 +1,7 @@
 """Request bodies: reading them within limits, and decoding JSON as Go's encoding/json does, with its error texts.
 
-The fast way is msgspec straight into the wire struct. Whatever that refuses, and bodies with capital letters in a key
-(Go matches names without regard to case), goes through the slow way in `gojson`, which finds Go's words for it.
+The fast way is msgspec straight into the wire struct. Whatever that refuses, and bodies that spell a field's name in
+another case (Go does not mind), goes through the slow way in `gojson`, which finds Go's words for it.
 Source of behaviour: Go 1.24 encoding/json and gin's ShouldBindJSON as Ollama uses it (spec/ollama §1.1).
 """
 
@@ -17,7 +17,7 @@ from hypercorn.typing import ASGIReceiveCallable
 
 from olm.api.errors import BodyTooLarge, SlowBody
 from olm.api.gate import Buffer
-from olm.api.gojson import decode_slowly
+from olm.api.gojson import decode_slowly, field_names
 from olm.errors import InvalidRequest
 
 __all__ = ["MAX_BODY_BYTES", "ClientGone", "declared_length", "decode", "read_body"]
@@ -33,7 +33,7 @@ MAX_SLOW_BYTES: Final = 1 << 20
 BODY_IDLE_S: Final = 60.0
 """A client that sends nothing for so long in the middle of its body is gone."""
 
-_CAPITAL_KEY: Final = re.compile(rb'"[A-Za-z_]{0,40}[A-Z][A-Za-z_]{0,40}"[ \t\r\n]{0,8}:')
+_CAPITAL_KEY: Final = re.compile(rb'"([A-Za-z_]{0,40}[A-Z][A-Za-z_]{0,40})"[ \t\r\n]{0,8}:')
 
 
 class ClientGone(Exception):
@@ -87,7 +87,7 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise InvalidRequest("missing request body")
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
         raise InvalidRequest("request body has too many values")
-    if len(body) > MAX_SLOW_BYTES or not _CAPITAL_KEY.search(body):
+    if len(body) > MAX_SLOW_BYTES or not _has_folded_name(body, kind):
         try:
             return msgspec.json.decode(body, type=kind)
         except RecursionError:
@@ -97,3 +97,12 @@ def decode(body: bytes, kind: type[T]) -> T:
             if len(body) > MAX_SLOW_BYTES:
                 raise InvalidRequest(str(exc)) from None
     return msgspec.json.decode(decode_slowly(body, kind), type=kind)
+
+
+def _has_folded_name(body: bytes, kind: type[msgspec.Struct]) -> bool:
+    """Whether a field is named in another case. Schemas are full of capitals (`anyOf`), so only our names count."""
+    keys = {match.decode() for match in _CAPITAL_KEY.findall(body)}
+    if not keys:
+        return False
+    names = field_names(kind)
+    return any(names.get(key.lower(), key) != key for key in keys)

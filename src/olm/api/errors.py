@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from olm.api.schemas import to_json
+from olm.api.encoding import to_json
 from olm.errors import Busy, OlmError, ShuttingDown, first_error
 from olm.log import get_logger
 

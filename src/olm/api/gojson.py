@@ -11,6 +11,8 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
+from functools import cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -20,7 +22,7 @@ from olm.errors import InvalidRequest
 
 T = TypeVar("T")
 
-__all__ = ["check_depth", "check_types", "decode_slowly", "syntax_error"]
+__all__ = ["check_depth", "check_types", "decode_slowly", "field_names", "syntax_error"]
 
 MAX_DEPTH: Final = 128
 """Deepest JSON that is handed on as text (tools, schemas, arguments): real ones stay under 40."""
@@ -52,6 +54,29 @@ def decode_slowly(body: bytes, kind: type[msgspec.Struct]) -> bytes:
     struct = inspect.type_info(kind)
     assert isinstance(struct, inspect.StructType), "wire types are structs"
     return msgspec.json.encode(_Fitter(kind.__name__).fit(value, struct, ()))
+
+
+@cache
+def field_names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
+    """All field names of a wire struct and of those in it, by their lower-case form."""
+    found: dict[str, str] = {}
+    seen: set[type] = set()
+
+    def walk(part: inspect.Type) -> None:
+        match part:
+            case inspect.StructType(cls=cls, fields=fields) if cls not in seen:
+                seen.add(cls)
+                for field in fields:
+                    found[field.encode_name.lower()] = field.encode_name
+                    walk(field.type)
+            case inspect.ListType(item_type=item) | inspect.DictType(value_type=item):
+                walk(item)
+            case inspect.UnionType(types=options):
+                for option in options:
+                    walk(option)
+
+    walk(inspect.type_info(kind))
+    return found
 
 
 def check_types(value: object, kind: object, *, struct: str, path: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from quart_trio.wrappers import TrioResponse
 
 from olm.actors.client import Progress, Turn
 from olm.api.dialects.ollama_events import Form
+from olm.api.encoding import to_json
 from olm.api.errors import (
     SHUTTING_DOWN,
     error_body,
@@ -24,7 +25,7 @@ from olm.api.errors import (
     expected_error,
 )
 from olm.api.gate import Call
-from olm.api.schemas import ProgressResponse, to_json
+from olm.api.schemas import ProgressResponse
 from olm.chat.types import Done, TurnEvent
 from olm.errors import OlmError, ShuttingDown
 

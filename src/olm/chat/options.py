@@ -56,6 +56,8 @@ OPTION_TYPES: Final[Mapping[str, str]] = {
     "dynatemp_exponent": "float32",
     "ignore_eos": "boolean",
     "logit_bias": "bias",
+    # olm's own
+    "think_budget": "integer",
     # load time: a different value needs a new runner
     "num_ctx": "integer",
     "num_batch": "integer",

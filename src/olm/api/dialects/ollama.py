@@ -15,8 +15,10 @@ import msgspec
 
 from olm.actors import client
 from olm.api import schemas as wire
-from olm.api.gojson import check_depth, check_types
-from olm.chat.types import ChatMessage, Constraint, Think, ToolCall
+from olm.api.dialects.constraints import constraint
+from olm.api.dialects.tools import read_tools, tool_call, tool_choice
+from olm.api.gojson import check_depth
+from olm.chat.types import ChatMessage, Think
 from olm.errors import InvalidName, InvalidRequest, ModelNotFound, NotYetSupported, OlmError
 from olm.store.names import ModelName
 from olm.units import parse_keep_alive
@@ -60,7 +62,7 @@ def generate_request(
     """Translate `/api/generate`.
 
     Raises:
-        InvalidRequest, ModelNotFound, NotYetSupported: with Ollama's text and status.
+        InvalidRequest, ModelNotFound: with Ollama's text and status.
     """
     keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
     n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
@@ -74,7 +76,6 @@ def generate_request(
         raise InvalidRequest("raw mode does not support template, system, or context")
     if not prompt:
         return LoadModel(name, request.options or {}, keep_alive_s)
-    _refuse_debug(request.debug_render_only)
     return client.GenerateRequest(
         model=name,
         prompt=prompt,
@@ -84,7 +85,7 @@ def generate_request(
         context=context,
         raw=raw,
         images=tuple(request.images or ()),
-        constraint=_format(request.format),
+        constraint=constraint(request.format, request.structured_outputs, request.grammar),
         think=think,
         options=request.options or {},
         keep_alive_s=keep_alive_s,
@@ -98,7 +99,7 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
     """Translate `/api/chat`.
 
     Raises:
-        InvalidRequest, NotYetSupported: with Ollama's text and status.
+        InvalidRequest: with Ollama's text and status, and olm's own for the fields it adds.
     """
     keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
     n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
@@ -108,12 +109,15 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
         if keep_alive_s == 0:
             return UnloadModel(name)
         return LoadModel(name, request.options or {}, keep_alive_s)
-    _refuse_debug(request.debug_render_only)
+    tools = read_tools(request.tools)
     return client.ChatRequest(
         model=name,
         messages=messages,
-        tools_json=_tools(request.tools),
-        constraint=_format(request.format),
+        tools_json=tools.text,
+        tool_choice=tool_choice(request.tool_choice, tools),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        template_kwargs_json=_kwargs(request.chat_template_kwargs),
+        constraint=constraint(request.format, request.structured_outputs, request.grammar),
         think=think,
         options=request.options or {},
         keep_alive_s=keep_alive_s,
@@ -253,32 +257,11 @@ def _n_logprobs(wanted: bool | None, top: int | None) -> int:
     return top if wanted else -1
 
 
-def _refuse_debug(wanted: bool | None) -> None:
-    if wanted:
-        raise NotYetSupported("_debug_render_only is not supported yet")
-
-
-def _format(raw: msgspec.Raw) -> Constraint | None:
-    text = bytes(raw).strip()
-    if text in (b"", b"null", b'""'):
-        return None
-    if text == b'"json"':
-        return Constraint("json")
-    if not text.startswith(b"{"):
-        shown = json.dumps(text.decode("utf-8", "replace"), ensure_ascii=False)
-        raise OlmError(
-            f'invalid format: {shown}; expected "json" or a valid JSON Schema object', status=500
-        )
-    check_depth(text)
-    return Constraint("json_schema", text.decode("utf-8", "replace"))
-
-
-def _tools(raw: msgspec.Raw) -> str:
-    text = bytes(raw).strip()
-    if text in (b"", b"null", b"[]"):
+def _kwargs(given: Mapping[str, object] | None) -> str:
+    if not given:
         return ""
+    text = msgspec.json.encode(given)
     check_depth(text)
-    check_types(msgspec.json.decode(text), list[wire.Tool], struct="ChatRequest", path=("tools",))
     return text.decode()
 
 
@@ -288,28 +271,9 @@ def _message(message: wire.Message) -> ChatMessage:
         content=message.content or "",
         thinking=message.thinking or "",
         images=tuple(message.images or ()),
-        tool_calls=tuple(_tool_call(call) for call in message.tool_calls or ()),
+        tool_calls=tuple(tool_call(call) for call in message.tool_calls or ()),
         tool_name=message.tool_name or "",
         tool_call_id=message.tool_call_id or "",
-    )
-
-
-def _tool_call(call: wire.ToolCall) -> ToolCall:
-    function = call.function or wire.ToolCallFunction()
-    arguments = bytes(function.arguments).strip()
-    if arguments in (b"", b"null"):
-        arguments = b"{}"
-    if not arguments.startswith(b"{"):
-        raise InvalidRequest(
-            "json: cannot unmarshal arguments into Go struct field "
-            "ChatRequest.messages.tool_calls.function.arguments of type api.ToolCallFunctionArguments"
-        )
-    check_depth(arguments)
-    return ToolCall(
-        name=function.name or "",
-        arguments_json=arguments.decode(),
-        id=call.id or "",
-        index=function.index or 0,
     )
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from olm.actors.client import RenderedPrompt
 from olm.api import schemas as wire
+from olm.api.encoding import Stamper, go_escape, to_json
 from olm.chat.types import CallEnd, Done, Piece, TokenLogprob, ToolCall, TurnEvent
 from olm.errors import OlmError
 
@@ -50,7 +51,7 @@ class _Clock:
 
     def __init__(self, epoch_ns: Callable[[], int] = time.time_ns) -> None:
         self._epoch_ns = epoch_ns
-        self._stamper = wire.Stamper()
+        self._stamper = Stamper()
 
     def stamp(self) -> str:
         return self._stamper.stamp(self._epoch_ns())
@@ -66,7 +67,7 @@ class _BaseForm:
     def __init__(self, model: str, *, epoch_ns: Callable[[], int] = time.time_ns) -> None:
         self._model = model
         self._clock = _Clock(epoch_ns)
-        self._head = b'{"model":' + wire.go_escape(_string(model)) + b',"created_at":"'
+        self._head = b'{"model":' + go_escape(_string(model)) + b',"created_at":"'
 
     def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
         """One line of the stream."""
@@ -89,7 +90,7 @@ class _BaseForm:
 
     def _spell(self, middle: bytes, text: str) -> bytes:
         stamp = self._clock.stamp().encode()
-        return self._head + stamp + middle + wire.go_escape(_string(text)) + self._END
+        return self._head + stamp + middle + go_escape(_string(text)) + self._END
 
     def _call(self, call: ToolCall) -> bytes:
         raise NotImplementedError
@@ -129,7 +130,7 @@ class ChatForm(_BaseForm):
 
     def without_turn(self, reason: str) -> bytes:
         """The answer of a request that only loads or unloads."""
-        return wire.to_json(
+        return to_json(
             wire.ChatResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
@@ -141,7 +142,7 @@ class ChatForm(_BaseForm):
 
     def rendered(self, prompt: RenderedPrompt) -> bytes:
         """The answer of `_debug_render_only`; its message is empty, the role included (spec §1.5)."""
-        return wire.to_json(
+        return to_json(
             wire.ChatResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
@@ -162,10 +163,10 @@ class ChatForm(_BaseForm):
             done=False,
             logprobs=_logprobs(answer.logprobs),
         )
-        return wire.to_json(response) + b"\n"
+        return to_json(response) + b"\n"
 
     def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
-        return wire.to_json(
+        return to_json(
             wire.ChatResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
@@ -198,7 +199,7 @@ class GenerateForm(_BaseForm):
 
     def without_turn(self, reason: str) -> bytes:
         """The answer of a request that only loads or unloads."""
-        return wire.to_json(
+        return to_json(
             wire.GenerateResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
@@ -210,7 +211,7 @@ class GenerateForm(_BaseForm):
 
     def rendered(self, prompt: RenderedPrompt) -> bytes:
         """The answer of `_debug_render_only`."""
-        return wire.to_json(
+        return to_json(
             wire.GenerateResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),
@@ -236,10 +237,10 @@ class GenerateForm(_BaseForm):
             done=False,
             logprobs=_logprobs(answer.logprobs),
         )
-        return wire.to_json(response) + b"\n"
+        return to_json(response) + b"\n"
 
     def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
-        return wire.to_json(
+        return to_json(
             wire.GenerateResponse(
                 model=self._model,
                 created_at=self._clock.stamp(),

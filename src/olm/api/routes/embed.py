@@ -13,6 +13,7 @@ from olm.actors.client import EmbedRequest, EmbedResult, Olm
 from olm.api import schemas as wire
 from olm.api.body import decode
 from olm.api.dialects.ollama import LoadModel, embed_request, embedding_request
+from olm.api.encoding import to_json
 from olm.api.floats import float32_row
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
@@ -35,7 +36,7 @@ class _Routes:
     async def embed(self, call: Call) -> Response:
         request = decode(call.take_body(), wire.EmbedRequest)
         name = request.model or ""
-        model = wire.to_json(name)
+        model = to_json(name)
         result = await self._run(embed_request(request), name)
         if result is None:
             return json_reply(b'{"model":' + model + b',"embeddings":[]}')

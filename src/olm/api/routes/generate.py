@@ -1,4 +1,4 @@
-"""`/api/generate` and `/api/chat`: turns, streamed or whole, and requests that only load or unload a model."""
+"""`/api/generate` and `/api/chat`: turns, streamed or whole; requests that only load, unload or render a prompt."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ class _Routes:
         form = GenerateForm(request.model or "")
         if isinstance(wanted, LoadModel | UnloadModel):
             return await self._without_turn(wanted, form)
+        if request.debug_render_only:
+            return json_reply(form.rendered(await self.olm.models.render(wanted)))
         turn = self.olm.models.generate(wanted)
         return await _answer(call, turn, form, stream=request.stream is not False)
 
@@ -54,6 +56,8 @@ class _Routes:
         if isinstance(wanted, LoadModel | UnloadModel):
             return await self._without_turn(wanted, ChatForm(request.model or ""))
         form = ChatForm(request.model or "", has_tools=bool(wanted.tools_json))
+        if request.debug_render_only:
+            return json_reply(form.rendered(await self.olm.models.render(wanted)))
         turn = self.olm.models.chat(wanted)
         return await _answer(call, turn, form, stream=request.stream is not False)
 

@@ -14,6 +14,7 @@ from olm.api import schemas as wire
 from olm.api.blobs import parse_digest
 from olm.api.body import decode
 from olm.api.dialects.ollama import local_name
+from olm.api.encoding import to_json
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, empty, json_reply
 from olm.errors import InvalidRequest, NotFound
@@ -44,12 +45,12 @@ class _Routes:
 
     async def tags(self, _call: Call) -> Response:
         rows = [_tags_row(model) for model in await self.olm.store.list()]
-        return json_reply(wire.to_json(wire.TagsResponse(models=rows)))
+        return json_reply(to_json(wire.TagsResponse(models=rows)))
 
     async def ps(self, _call: Call) -> Response:
         now_ns = time.time_ns()
         rows = [_process_row(model, now_ns) for model in await self.olm.models.ps()]
-        return json_reply(wire.to_json(wire.ProcessResponse(models=rows)))
+        return json_reply(to_json(wire.ProcessResponse(models=rows)))
 
     async def show(self, call: Call) -> Response:
         request = decode(call.take_body(), wire.ShowRequest)
@@ -60,7 +61,7 @@ class _Routes:
         info = dict(shown.model_info)
         if call.user_agent.startswith(_COPILOT):
             info["general.basename"] = name
-        return json_reply(wire.to_json(_show(shown, info, system=request.system)))
+        return json_reply(to_json(_show(shown, info, system=request.system)))
 
     async def copy(self, call: Call) -> Response:
         request = decode(call.take_body(), wire.CopyRequest)

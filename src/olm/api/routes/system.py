@@ -9,9 +9,10 @@ from quart import Quart, Response
 
 from olm import __version__
 from olm.actors.client import Olm
+from olm.api.encoding import to_json
 from olm.api.gate import Call
 from olm.api.routes.endpoint import Handler, add, json_reply
-from olm.api.schemas import VersionResponse, to_json
+from olm.api.schemas import VersionResponse
 from olm.errors import NotYetSupported, OlmError
 
 __all__ = ["CONSTANTS", "OLLAMA_VERSION", "register"]
