@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -272,6 +273,60 @@ def test_run_shows_thinking_unless_hidden(server: Canned, olm: Run) -> None:
 
     assert olm("run", "tiny", "x").stdout == "Thinking...\nWell\n...done thinking.\n\nYes\n\n"
     assert olm("run", "tiny", "x", "--hidethinking").stdout == "Yes\n\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "think"),
+    [
+        (["--think"], True),
+        (["--think=true"], True),
+        (["--think=false"], False),
+        (["--think=high"], "high"),
+        ([], None),
+    ],
+)
+def test_run_asks_for_thinking(server: Canned, olm: Run, flags: list[str], think: object) -> None:
+    server.on("POST", "/api/show", CHATTY)
+    server.on("POST", "/api/generate", [DONE])
+
+    olm("run", *flags, "tiny", "x")
+
+    assert server.bodies("/api/generate")[0].get("think") == think
+
+
+def test_run_tells_the_servers_refusal_to_think(server: Canned, olm: Run) -> None:
+    server.on("POST", "/api/show", CHATTY)
+    server.on("POST", "/api/generate", {"error": '"tiny" does not support thinking'}, 400)
+
+    done = olm("run", "--think", "tiny", "x")
+
+    assert (done.stdout, done.stderr, done.returncode) == (
+        "",
+        'Error: "tiny" does not support thinking\n',
+        1,
+    )
+
+
+def test_run_sends_a_schema_from_a_file(server: Canned, olm: Run, tmp_path: Path) -> None:
+    server.on("POST", "/api/show", CHATTY)
+    server.on("POST", "/api/generate", [DONE])
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+
+    olm("run", "tiny", "x", "--format", "schema.json")
+
+    assert server.bodies("/api/generate")[0]["format"] == {"type": "object"}
+
+
+def test_run_shows_tool_calls(server: Canned, olm: Run) -> None:
+    call = {"id": "i", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
+    server.on("POST", "/api/show", CHATTY)
+    server.on(
+        "POST",
+        "/api/generate",
+        [{"response": "See:", "done": False}, {**DONE, "tool_calls": [call]}],
+    )
+
+    assert olm("run", "tiny", "x").stdout == 'See:\nTool call: f {"a": 1}\n\n'
 
 
 def test_run_closes_the_thinking_before_an_error(server: Canned, olm: Run) -> None:

@@ -119,6 +119,42 @@ def test_an_error_is_shown_and_the_conversation_goes_on(
     assert chatty.bodies("/api/chat")[1]["messages"] == [{"role": "user", "content": "Hi again"}]
 
 
+def test_thinking_is_asked_for_and_warned_of(chatty: Canned, environment: dict[str, str]) -> None:
+    refusal = '"tiny" does not support thinking'
+    warning = 'warning: model "tiny" does not support thinking output\n'
+
+    with open_terminal(environment, "run", "tiny", "--think") as terminal:
+        terminal.expect(warning)
+        terminal.expect(HINT)
+        chatty.on("POST", "/api/chat", {"error": refusal}, 400)
+        terminal.line("Hi")
+        terminal.expect(f"Error: {refusal}\n>>> ")
+        chatty.on("POST", "/api/show", {"capabilities": ["completion", "thinking"]})
+        chatty.on(
+            "POST",
+            "/api/chat",
+            [{"message": {"role": "assistant", "content": "", "thinking": "Hm"}}, *say("Yes")],
+        )
+        terminal.line("/set think high")
+        terminal.expect("/set think high\nSet 'think' mode to 'high'.\n>>> ")
+        terminal.line("Hi")
+        terminal.expect("Thinking...\nHm\n...done thinking.\n\nYes\n\n>>> ")
+        terminal.line("/set think much")
+        terminal.expect("Invalid think level. Use one of: high, medium, low, max\n>>> ")
+        terminal.line("/set nothink")
+        terminal.expect("Set 'nothink' mode.\n>>> ")
+        terminal.line("Hi")
+        terminal.expect("Yes\n\n>>> ")
+
+    asked = chatty.bodies("/api/chat")
+    assert [body["think"] for body in asked] == [True, "high", False]
+    assert asked[2]["messages"] == [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes", "thinking": "Hm"},
+        {"role": "user", "content": "Hi"},
+    ]
+
+
 def test_slash_commands_change_the_session(chatty: Canned, environment: dict[str, str]) -> None:
     chatty.on("POST", "/api/create", {"status": "success"})
     chatty.on(
@@ -130,6 +166,8 @@ def test_slash_commands_change_the_session(chatty: Canned, environment: dict[str
         ("/set system Be kind.", "Set system message."),
         ('/set system """Be', "... "),
         ('brief."""', "Set system message."),
+        ("/set format json", "Set format to 'json' mode."),
+        ("/set noformat", "Disabled format."),
         ("/set format json", "Set format to 'json' mode."),
         ("/set nothink", "Set 'nothink' mode."),
         ("/set verbose", "Set 'verbose' mode."),

@@ -16,7 +16,7 @@ from olm.cli.repl.help import HELP
 from olm.cli.repl.history import MAX_LINES, HistoryFile, remember
 from olm.cli.repl.session import Session, parse_parameter
 from olm.cli.run import Request, join_prompt, parse_format
-from olm.errors import ModelfileError
+from olm.errors import InvalidRequest, ModelfileError
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,35 @@ def test_thinking_stands_between_its_marks() -> None:
     assert view_of(pieces[:1], terminal=True).endswith("\x1b[0m\n\n")
 
 
+def test_tool_calls_stand_on_lines_of_their_own() -> None:
+    call = {"id": "x", "function": {"name": "f", "arguments": {"b": "ä", "a": 1}}}
+    view = AnswerView(terminal=False)
+
+    shown = (
+        view.feed("Hm", "") + view.calls([call, {}]) + view.feed("", "Text") + view.calls([call])
+    )
+
+    assert shown + view.end() == (
+        'Thinking...\nHm\n...done thinking.\n\nTool call: f {"b": "ä", "a": 1}\nTool call:  {}\n'
+        'Text\nTool call: f {"b": "ä", "a": 1}\n\n'
+    )
+    assert view.calls([]) == ""
+
+
+def test_a_tool_call_cannot_steer_the_terminal() -> None:
+    call = {"function": {"name": "\x1b[2J", "arguments": {"a": "\x9b1m"}}}
+
+    shown = AnswerView(terminal=True).calls([call])
+
+    assert shown == '\x1b[38;5;245mTool call: [2J {"a": "1m"}\x1b[0m\n'
+
+
+def test_thinking_after_text_begins_on_a_line_of_its_own() -> None:
+    pieces = [("", "Yes"), ("Or", ""), ("", "No")]
+
+    assert view_of(pieces, terminal=False) == "Yes\nThinking...\nOr\n...done thinking.\n\nNo"
+
+
 @given(st.text())
 def test_a_model_cannot_steer_the_terminal(text: str) -> None:
     shown = view_of([("", text)], terminal=True)
@@ -275,3 +304,15 @@ def test_prompts_and_formats() -> None:
     assert parse_format("json") == "json"
     assert parse_format('{"type": "object"}') == {"type": "object"}
     assert parse_format("[1]") == "[1]"
+
+
+def test_a_format_may_be_in_a_file(tmp_path: Path) -> None:
+    schema, other = tmp_path / "schema.json", tmp_path / "other.json"
+    schema.write_text('{"type": "object"}')
+    other.write_bytes(b"\xff")
+
+    assert parse_format(str(schema)) == {"type": "object"}
+    assert parse_format(str(tmp_path / "missing.json")) == str(tmp_path / "missing.json")
+    assert parse_format("x" * 5000) == "x" * 5000
+    with pytest.raises(InvalidRequest, match="holds no JSON schema"):
+        parse_format(str(other))

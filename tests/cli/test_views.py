@@ -95,7 +95,7 @@ def test_show_prints_sections_that_have_something_in_them() -> None:
             "tokenizer.ggml.tokens": ["a", "b", "cc", "dd", "ee", "ff"],
             "llama.rope.freq_base": 500000.0,
         },
-        "capabilities": ["completion", "tools"],
+        "capabilities": ["completion", "tools", "thinking"],
         "parameters": 'stop                           "<|eot_id|>"\ntemperature                    0.7',
         "system": "You are kind.\n\nAnd short.\nAnd more.",
         "license": "MIT",
@@ -117,6 +117,7 @@ def test_show_prints_sections_that_have_something_in_them() -> None:
             "  Capabilities",
             "    completion    ",
             "    tools         ",
+            "    thinking      ",
             "",
             "  Parameters",
             '    stop           "<|eot_id|>"    ',
@@ -166,3 +167,4 @@ def test_statistics_are_aligned_and_leave_out_what_was_not_measured() -> None:
         "eval rate:            111.11 tokens/s",
     ]
     assert statistics({"total_duration": 1_500_000_000}) == ["total duration:       1.5s"]
+    assert statistics({"truncated": True}) == ["prompt truncated:     yes"]

@@ -1,12 +1,15 @@
 """An answer as it streams in: what is printed for each event, and the request that brings it.
 
 `AnswerView` is pure: pieces in, characters out. `stream_answer` is the rim over the client and the terminal.
-Thinking is shown dim between `Thinking...` and `...done thinking.`, as Ollama does (spec §3).
+Thinking is shown dim between `Thinking...` and `...done thinking.`, as Ollama does (spec §3); a tool call, which
+nothing here could run, as a line of its own.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Final
 
@@ -16,7 +19,7 @@ from olm.cli.client import Client
 from olm.cli.progress import Progress, terminal_size
 from olm.cli.text import WordWrapper
 from olm.cli.views import statistics
-from olm.cli.wire import Json, mapping, text
+from olm.cli.wire import Json, children, mapping, text
 
 __all__ = ["THINK_LEVELS", "Answer", "AnswerView", "Look", "parse_think", "stream_answer"]
 
@@ -46,7 +49,10 @@ class Look:
 
 @attrs.frozen
 class Answer:
-    """What came: the text, the reasoning, the last event, and whether Ctrl-C ended it early."""
+    """What came: the text, the reasoning, the last event, and whether Ctrl-C ended it early.
+
+    Calls of tools are shown and then forgotten: without results they would only confuse what follows.
+    """
 
     content: str
     thinking: str
@@ -67,7 +73,9 @@ class AnswerView:
         self._hide_thinking = hide_thinking
         self._wrapper = WordWrapper()
         self._is_thinking = False
-        self._last = ""
+        self._last_thought = ""
+        self._is_mid_line = False
+        self._ending = ""
 
     def feed(self, thinking: str, content: str, width: int = 0) -> str:
         """Show the next pieces, wrapped for `width` columns; 0 for no wrapping."""
@@ -75,21 +83,42 @@ class AnswerView:
         if thinking and not self._hide_thinking:
             if not self._is_thinking:
                 self._is_thinking = True
+                out += "\n" if self._is_mid_line else ""
                 out += self._heading("Thinking...") + "\n" + self._colour(GREY)
             out += self._body(thinking, width)
-            self._last = thinking[-1]
+            self._last_thought = thinking[-1]
         if content:
             out += self.finish() + self._body(content, width)
+            self._is_mid_line, self._ending = content[-1] != "\n", "\n\n"
         return out
+
+    def calls(self, calls: Sequence[Json]) -> str:
+        """Show tool calls, each on a line of its own."""
+        if not calls:
+            return ""
+        out = self.finish() + ("\n" if self._is_mid_line else "")
+        self._wrapper, self._is_mid_line, self._ending = WordWrapper(), False, "\n"
+        return out + "".join(self._call(mapping(call, "function")) for call in calls)
+
+    def _call(self, function: Json) -> str:
+        arguments = json.dumps(mapping(function, "arguments"), ensure_ascii=False)
+        line = f"Tool call: {text(function, 'name')} {arguments}"
+        if self._terminal:
+            line = f"{GREY}{line.translate(_UNSAFE)}{PLAIN}"
+        return f"{line}\n"
 
     def finish(self) -> str:
         """Close what is open; the text that follows starts on a line of its own."""
         if not self._is_thinking:
             return ""
-        self._is_thinking = False
+        self._is_thinking = self._is_mid_line = False
         self._wrapper = WordWrapper()
-        gap = "" if self._last == "\n" else "\n"
+        gap = "" if self._last_thought == "\n" else "\n"
         return f"{gap}{self._colour(PLAIN)}{self._heading('...done thinking.')}\n\n"
+
+    def end(self) -> str:
+        """Close what is open, and set what was said off from what follows."""
+        return self.finish() + self._ending
 
     def _heading(self, words: str) -> str:
         return f"{GREY}{BOLD}{words}{PLAIN}" if self._terminal else words
@@ -103,12 +132,12 @@ class AnswerView:
         return self._wrapper.feed(piece, width) if width else piece
 
 
-def _pieces(event: Json) -> tuple[str, str]:
-    """Reasoning and text of one event of /api/chat or /api/generate."""
+def _pieces(event: Json) -> tuple[str, str, list[Json]]:
+    """Reasoning, text and tool calls of one event of /api/chat or /api/generate."""
     message = mapping(event, "message")
     if message:
-        return text(message, "thinking"), text(message, "content")
-    return text(event, "thinking"), text(event, "response")
+        return text(message, "thinking"), text(message, "content"), children(message, "tool_calls")
+    return text(event, "thinking"), text(event, "response"), children(event, "tool_calls")
 
 
 def stream_answer(client: Client, path: str, body: Json, look: Look) -> Answer:
@@ -131,11 +160,11 @@ def stream_answer(client: Client, path: str, body: Json, look: Look) -> Answer:
             try:
                 for event in events:
                     progress.clear()
-                    more_thinking, more = _pieces(event)
+                    more_thinking, more, calls = _pieces(event)
                     thinking.append(more_thinking)
                     content.append(more)
                     width = terminal_size(out)[0] if look.wordwrap and out.isatty() else 0
-                    out.write(view.feed(more_thinking, more, width))
+                    out.write(view.feed(more_thinking, more, width) + view.calls(calls))
                     out.flush()
                     if event.get("done") is True:
                         final = event
@@ -144,8 +173,7 @@ def stream_answer(client: Client, path: str, body: Json, look: Look) -> Answer:
             finally:
                 progress.clear()
     finally:
-        out.write(view.finish())
-        out.write("\n\n" if any(content) else "")
+        out.write(view.end())
         out.flush()
     if look.verbose and final:
         print("\n".join(statistics(final)), file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -16,7 +18,15 @@ from olm.cli.wire import Json, texts
 from olm.errors import InvalidRequest, NotFound, NotYetSupported
 from olm.units import parse_duration
 
-__all__ = ["Request", "is_embedder", "join_prompt", "parse_format", "run_command", "show_or_pull"]
+__all__ = [
+    "Request",
+    "is_embedder",
+    "join_prompt",
+    "parse_format",
+    "run_command",
+    "show_or_pull",
+    "warn_of_thinking",
+]
 
 INTERRUPTED: Final = 130
 
@@ -55,20 +65,50 @@ def join_prompt(piped: str, words: tuple[str, ...]) -> str:
 
 
 def parse_format(value: str) -> object:
-    """Read `--format`: `json`, or a JSON schema. Anything else goes to the server as it is, which explains it."""
-    if not value:
-        return None
+    """Read `--format`: `json`, a JSON schema, or a file with one. Anything else goes to the server, which explains it.
+
+    Raises:
+        InvalidRequest: a file that holds no schema, or cannot be read.
+    """
+    if not value or value == "json":
+        return value or None
+    schema = _object(value)
+    if schema is not None:
+        return schema
+    file = Path(value).expanduser()
     try:
-        schema: object = json.loads(value)
-    except ValueError:
-        return value
-    return schema if isinstance(schema, dict) else value
+        if not file.is_file():
+            return value
+        schema = _object(file.read_text(encoding="utf-8"))
+    except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:  # so it was meant as text
+            return value
+        raise InvalidRequest(f"couldn't read the format {value}: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        schema = None
+    if schema is None:
+        raise InvalidRequest(f"{value} holds no JSON schema: it must be a JSON object")
+    return schema
+
+
+def _object(text: str) -> Json | None:
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def is_embedder(shown: Json) -> bool:
     """Whether a model of /api/show makes embeddings and does not write."""
     capabilities = texts(shown, "capabilities")
     return "embedding" in capabilities and "completion" not in capabilities
+
+
+def warn_of_thinking(model: str, shown: Json) -> None:
+    """Say on standard error that a model which is to think cannot; the server refuses its messages then."""
+    if "thinking" not in texts(shown, "capabilities"):
+        print(f'warning: model "{model}" does not support thinking output', file=sys.stderr)
 
 
 def show_or_pull(client: Client, model: str, *, insecure: bool = False) -> Json:
@@ -104,7 +144,10 @@ class _RunCommand(click.Command):
 @click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
 @click.option("--nowordwrap", is_flag=True, help="Don't wrap words to the next line.")
 @click.option(
-    "--format", "format_", default="", help="Format of the answer: json or a JSON schema."
+    "--format",
+    "format_",
+    default="",
+    help="Format of the answer: json, a JSON schema, or a file with one.",
 )
 @click.option(
     "--think",

@@ -231,4 +231,6 @@ def statistics(final: Json) -> list[str]:
         if taken_ns:
             line(f"{name} duration:", format_duration(taken_ns / 1e9))
             line(f"{name} rate:", f"{count / (taken_ns / 1e9):.2f} tokens/s")
+    if final.get("truncated") is True:
+        line("prompt truncated:", "yes")
     return out

@@ -19,7 +19,7 @@ from olm.cli.repl.help import HELP
 from olm.cli.repl.history import HistoryFile
 from olm.cli.repl.keyboard import Keyboard
 from olm.cli.repl.session import Session, parse_parameter
-from olm.cli.run import Request, is_embedder
+from olm.cli.run import Request, is_embedder, warn_of_thinking
 from olm.cli.views import list_view, show_view
 from olm.cli.wire import Json, children, text
 from olm.config import read_settings
@@ -48,6 +48,8 @@ def converse(client: Client, request: Request, look: Look, shown: Json) -> None:
         OlmError: the model cannot be loaded. Later failures are shown and the conversation goes on.
     """
     settings = read_settings()
+    if request.think:
+        warn_of_thinking(request.model, shown)
     _load(client, request)
     session = Session(request, look, opening=tuple(children(shown, "messages")))
     keyboard = Keyboard(
@@ -178,13 +180,20 @@ class Conversation:
                 self._change_request(attrs.evolve(self._session.request, format=wanted))
                 print(f"Set format to '{wanted}' mode." if wanted else "Disabled format.")
             case c.SetThink(think):
-                self._change_request(attrs.evolve(self._session.request, think=think))
-                level = f" to '{think}'" if isinstance(think, str) else ""
-                print(f"Set '{'nothink' if think is False else 'think'}' mode{level}.")
+                self._set_think(think)
             case c.SetParameter(name, values):
                 self._set_parameter(name, values)
             case _:
                 assert_never(command)
+
+    def _set_think(self, think: bool | str) -> None:
+        if think:
+            with suppress(OlmError):  # the mode is set whatever the model can
+                shown = self._client.call("POST", "/api/show", self._session.show_body())
+                warn_of_thinking(self._session.request.model, shown)
+        self._change_request(attrs.evolve(self._session.request, think=think))
+        level = f" to '{think}'" if isinstance(think, str) else ""
+        print(f"Set '{'think' if think else 'nothink'}' mode{level}.")
 
     def _set_mode(self, mode: str) -> None:
         match mode:
