@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -57,6 +58,87 @@ def test_chat_streamed(client: ollama.Client) -> None:
     assert len(parts) > 1
     assert "".join(part.message.content or "" for part in parts)
     assert [bool(part.done) for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+def get_weather(location: str) -> str:
+    """Get the weather for a city.
+
+    Args:
+        location: The city
+    """
+    return f"22 degrees and sunny in {location}"
+
+
+def test_a_tool_is_called_and_its_result_used(client: ollama.Client) -> None:
+    """The client makes the tool of a Python function, and its answers go back as they came."""
+    messages: list[object] = [{"role": "user", "content": "What is the weather in Paris?"}]
+    options = {"temperature": 0}
+
+    asked = client.chat("tiny", messages, tools=[get_weather], think=False, options=options)  # type: ignore[arg-type]
+    (call,) = asked.message.tool_calls or ()
+    result = get_weather(**call.function.arguments)
+    messages += [asked.message, {"role": "tool", "tool_name": "get_weather", "content": result}]
+    told = client.chat("tiny", messages, tools=[get_weather], think=False, options=options)  # type: ignore[arg-type]
+
+    assert call.function.name == "get_weather"
+    assert call.function.arguments == {"location": "Paris"}
+    assert not asked.message.content
+    assert "22 degrees" in (told.message.content or "")
+
+
+def test_a_streamed_tool_call_comes_whole(client: ollama.Client) -> None:
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+    parts = list(
+        client.chat("tiny", messages, tools=[get_weather], stream=True, options={"temperature": 0})
+    )
+
+    (call,) = [call for part in parts for call in part.message.tool_calls or ()]
+    assert call.function.arguments == {"location": "Paris"}
+    assert parts[-1].done
+    assert parts[-1].done_reason == "stop"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_thinking_is_apart_from_the_answer(client: ollama.Client, stream: bool) -> None:
+    messages = [{"role": "user", "content": "Who are you?"}]
+
+    def ask(think: bool) -> tuple[str, str]:
+        answer = client.chat(
+            "tiny", messages, think=think, stream=stream, options={"temperature": 0}
+        )  # type: ignore[call-overload]
+        parts = list(answer) if stream else [answer]
+        return (
+            "".join(part.message.thinking or "" for part in parts),
+            "".join(part.message.content or "" for part in parts),
+        )
+
+    (thought, said), (unthought, said_at_once) = ask(think=True), ask(think=False)
+
+    assert thought
+    assert said
+    assert unthought == ""
+    assert said_at_once
+    generated = client.generate("tiny", "Who are you?", think=True, options={"temperature": 0})
+    assert generated.thinking
+    assert generated.response
+
+
+def test_an_answer_follows_a_schema(client: ollama.Client) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    messages = [{"role": "user", "content": "Describe a person as JSON."}]
+    options = {"temperature": 0, "num_predict": 200}
+
+    answer = client.chat("tiny", messages, format=schema, think=False, options=options)
+
+    found = json.loads(answer.message.content or "")
+    assert sorted(found) == ["age", "name"]
+    assert isinstance(found["age"], int)
 
 
 def test_a_stream_left_early_frees_the_client(client: ollama.Client) -> None:

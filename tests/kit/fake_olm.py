@@ -7,7 +7,7 @@ for, and which turns were left early, is recorded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -126,11 +126,12 @@ class FakeTurn:
 
 
 class FakeModels:
-    """Loaded models that say what the script says."""
+    """Loaded models that say what the script says, or what `respond` makes of the request when there is one."""
 
     def __init__(self, store: FakeStore) -> None:
         self.store = store
         self.script: list[Step] = answer("Hi", " there")
+        self.respond: Callable[[ChatRequest | GenerateRequest], list[Step]] | None = None
         self.buffer = 16
         self.load_ns = 41_234_567
         self.enter_error: Exception | None = None
@@ -148,9 +149,12 @@ class FakeModels:
         return self._turn(request.model, request)
 
     @asynccontextmanager
-    async def _turn(self, model: str, request: object) -> AsyncIterator[FakeTurn]:
+    async def _turn(
+        self, model: str, request: ChatRequest | GenerateRequest
+    ) -> AsyncIterator[FakeTurn]:
         self.requests.append(request)
         await self._check(model)
+        script = self.respond(request) if self.respond is not None else self.script
         send, receive = trio.open_memory_channel[TurnEvent | Exception](self.buffer)
         self.n_running += 1
         finished = False
@@ -160,7 +164,7 @@ class FakeModels:
                 async def play() -> None:
                     nonlocal finished
                     with send:
-                        for step in self.script:
+                        for step in script:
                             if isinstance(step, Pause):
                                 await trio.sleep(step.seconds)
                             elif isinstance(step, Until):
