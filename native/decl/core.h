@@ -20,7 +20,8 @@ void olm_free(void *memory);
 /* Load backends by explicit path; nothing is ever searched for. Call once, before anything else; a second call adds
  * the backends it names. JSON:
  *   {"cpu": "/…/libggml-cpu-haswell.so",    the CPU variant; may be left out when one is registered already
- *    "backends": ["/…/libggml-cuda.so"]}    plug-ins; one that does not load is an error */
+ *    "backends": ["/…/libggml-cuda.so"],    plug-ins; one that does not load is an error
+ *    "guidance": "/…/llguidance/_lib.abi3.so"}  for constraints; loaded when the first one comes */
 int olm_init(const char *json);
 
 /* JSON array: {name, description, type: cpu|gpu|igpu|accel|meta, backend, device_id, memory_free_bytes, memory_total_bytes}. */

@@ -20,8 +20,15 @@ int olm_engine_new(olm_model *model, const char *json, olm_engine **out);
 void olm_engine_free(olm_engine *engine);
 
 /* Queue a text request. JSON: the fields of olm.chat.types.Sampling with Ollama's defaults, and
- *   {"shift": true (context shift when the context is full), "preserved_tokens": ["…"] (specials shown in the text)}
- * PROMPT_TOO_LONG if n_tokens >= n_ctx. */
+ *   {"shift": true (context shift when the context is full), "preserved_tokens": ["…"] (specials shown in the text),
+ *    "thinking": {"start": "", "ends": ["…"] (tags around thinking), "is_open": false (the prompt has opened it),
+ *                 "budget": -1 (tokens of thinking), "close": ends[0] (what is written when they are spent)},
+ *    "constraint": {"kind": "lark"|"json_schema"|"regex"|"llguidance", "text": "…",
+ *                   "triggers": [] (texts that begin what must match; none: the content as a whole must),
+ *                   "ends": false (with triggers: the answer ends where the grammar does)}}
+ * A constraint holds for content, never for thinking. In grammars, preserved tokens are plain text; no other special token
+ * can be written. A grammar that cannot be used ends the request with FAILED, INVALID_ARGUMENT and the reason.
+ * PROMPT_TOO_LONG if n_tokens >= n_ctx; NOT_SUPPORTED for a constraint without llguidance. */
 int olm_engine_submit(olm_engine *engine, uint64_t id, const int32_t *tokens, size_t n_tokens, const char *json);
 
 /* Queue n_inputs texts to embed as one request; input i is tokens[offsets[i] .. offsets[i + 1]).
@@ -57,5 +64,6 @@ int olm_engine_event_fd(olm_engine *engine, int *fd);
 int olm_engine_next_frame(olm_engine *engine, const uint8_t **data, size_t *size);
 
 /* JSON: n_ctx, n_parallel, n_cells, n_threads, can_generate, n_running, n_waiting, n_paused, n_cached_cells, n_steps, n_prompt_tokens,
- * n_cached_tokens, n_generated_tokens, n_shifts, n_evictions, decode_ns, sample_ns, memory_bytes. */
+ * n_cached_tokens, n_generated_tokens, n_shifts, n_evictions, n_preemptions, n_failed_steps,
+ * n_dropped_constraints, decode_ns, sample_ns, memory_bytes. */
 int olm_engine_stats_json(olm_engine *engine, char **out);

@@ -32,6 +32,7 @@ common_json as_json(const olm::EngineStats & s, const olm::EngineConfig & c) {
     all["n_evictions"]        = s.n_evictions;
     all["n_preemptions"]      = s.n_preemptions;
     all["n_failed_steps"]     = s.n_failed_steps;
+    all["n_dropped_constraints"] = s.n_dropped_constraints;
     all["decode_ns"]          = s.decode_ns;
     all["sample_ns"]          = s.sample_ns;
     all["memory_bytes"]       = s.memory_bytes;

@@ -7,6 +7,7 @@
 #include "args.hpp"
 #include "errors.hpp"
 #include "ggml-backend.h"
+#include "guidance.hpp"
 #include "llama.h"
 #include "log.hpp"
 
@@ -75,6 +76,9 @@ int olm_init(const char * json) {
         }
         if (args.has("cpu")) {
             olm::load_backend(args.text("cpu"));
+        }
+        if (args.has("guidance")) {
+            olm::set_guidance_path(args.text("guidance"));
         }
         olm::require_backend();
         // After the backends: with none registered it would search for them.

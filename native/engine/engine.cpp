@@ -15,7 +15,8 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineConfig & config) :
     context_(model_, config_.params, &abort_),
     slots_(config_.n_parallel, config_.swa_full ? 0 : llama_model_n_swa(model_->llama())),
     embedder_(model_, config_),
-    batch_(llama_batch_init(config_.n_batch, 0, 1)) {
+    batch_(llama_batch_init(config_.n_batch, 0, 1)),
+    grammars_(model_, [this] { wake(); }) {
     counts_.memory_bytes = context_.memory_bytes(false);
     counts_.vram_bytes   = context_.memory_bytes(true);
     // The model says "decoder" of every architecture but T5, so what counts is whether there are cells to go on from.
@@ -47,6 +48,10 @@ void Engine::submit(uint64_t id, std::vector<llama_token> prompt, const Args & a
     }
     auto sequence = std::make_unique<Sequence>(*model_, id, std::move(prompt), SamplingOptions::read(args, *model_),
                                                Limits::read(args, *model_), config_.n_ctx);
+    if (sequence->constraint) {
+        sequence->constraint->start(grammars_);
+        sequence->held = true;
+    }
     Command command{Command::SUBMIT, id};
     command.sequence = std::move(sequence);
     put(std::move(command));
@@ -85,6 +90,12 @@ void Engine::put(Command command) {
         abort_.store(true);  // nobody else loses work
     }
     commands_.push_back(std::move(command));
+    wake_.notify_one();
+}
+
+void Engine::wake() {
+    const std::lock_guard<std::mutex> hold(lock_);
+    woken_ = true;
     wake_.notify_one();
 }
 
@@ -131,11 +142,11 @@ void Engine::loop() {
 // Sleeps while there is nothing that a step could move.
 void Engine::wait_for_work() {
     const bool can_step = std::any_of(sequences_.begin(), sequences_.end(), [&](const SequencePtr & sequence) {
-        return !sequence->paused && (sequence->slot >= 0 || slots_.n_idle() > 0);
+        return !sequence->paused && sequence->n_able() > 0 && (sequence->slot >= 0 || slots_.n_idle() > 0);
     });
     std::unique_lock<std::mutex> hold(lock_);
     if (!can_step && !embedder_.busy()) {
-        wake_.wait(hold, [&] { return stopping_ || !commands_.empty(); });
+        wake_.wait(hold, [&] { return stopping_ || woken_ || !commands_.empty(); });
     }
 }
 
@@ -145,6 +156,7 @@ void Engine::obey() {
         const std::lock_guard<std::mutex> hold(lock_);
         commands.swap(commands_);
         alone_ = false;
+        woken_ = false;
         if (!stopping_) {
             abort_.store(false);
         }

@@ -2,7 +2,7 @@
 //
 // A step: take commands, admit waiting sequences, decide the batch (plan.hpp), decode, sample each row that asked for
 // it, push one frame of events. Later stages have their places: a prefix tree at Slots::admit, drafts where rows are
-// added, masks at the head of Sampler::sample, a latency budget in plan_step.
+// added, a latency budget in plan_step.
 #pragma once
 
 #include <atomic>
@@ -33,6 +33,7 @@ struct EngineStats {
     uint64_t n_evictions        = 0;
     uint64_t n_preemptions      = 0;
     uint64_t n_failed_steps     = 0;
+    uint64_t n_dropped_constraints = 0;  // triggered grammars that were given up
     uint64_t decode_ns          = 0;
     uint64_t sample_ns          = 0;
     uint64_t memory_bytes       = 0;
@@ -69,6 +70,7 @@ class Engine {
 
     // engine.cpp: commands
     void put(Command command);
+    void wake();
     void run();
     void loop();
     void wait_for_work();
@@ -82,6 +84,7 @@ class Engine {
     void admit();
     void shift_full();
     void make_room(Sequence & sequence);
+    void settle();
     bool plan();
     void add_rows(Sequence & sequence, int n);
     Context::Result decode();
@@ -125,9 +128,11 @@ class Engine {
     std::unordered_set<uint64_t> live_;
     EngineStats                  published_;
     bool                         stopping_ = false;
+    bool                         woken_    = false;  // a helper has something new
     bool                         alone_    = false;  // a decode runs for alone_id_ only: a cancel of it may abort
     uint64_t                     alone_id_ = 0;
 
+    Grammars    grammars_;  // its threads call wake()
     std::thread thread_;  // last: it starts when everything else stands
 };
 

@@ -269,19 +269,43 @@ float Sampler::original(const float * row, llama_token token) const {
     return row[token];
 }
 
-Taken Sampler::sample(float * row) {
-    Taken taken = {};
-    float total = 0.0f;
-    edits_.clear();
-    if (options_.n_logprobs >= 0) {
-        total = log_sum_exp(row, n_vocab_);
-        if (options_.n_logprobs > 0) {
-            select_top(row, n_vocab_, options_.n_logprobs, candidates_);
-            for (const llama_token_data & item : candidates_) {
-                taken.top.push_back({item.id, item.logit - total});
+// Fills in the best candidates; returns what turns a logit into a logprob.
+float Sampler::rank(const float * row, Taken & taken) {
+    if (options_.n_logprobs < 0) {
+        return 0.0f;
+    }
+    const float total = log_sum_exp(row, n_vocab_);
+    if (options_.n_logprobs > 0) {
+        select_top(row, n_vocab_, options_.n_logprobs, candidates_);
+        for (const llama_token_data & item : candidates_) {
+            taken.top.push_back({item.id, item.logit - total});
+        }
+    }
+    return total;
+}
+
+// Most words of a mask forbid all of their 32 tokens, or none.
+void Sampler::forbid(float * row, const TokenMask & mask) const {
+    for (int from = 0; from < n_vocab_; from += 32) {
+        const uint32_t word = mask[from / 32];
+        const int      n    = std::min(32, n_vocab_ - from);
+        if (word == 0) {
+            std::fill_n(row + from, n, -INFINITY);
+        } else if (word != UINT32_MAX) {
+            for (int i = 0; i < n; i++) {
+                row[from + i] = (word >> i & 1) != 0 ? row[from + i] : -INFINITY;
             }
         }
     }
+}
+
+Taken Sampler::sample(float * row, const TokenMask * mask) {
+    Taken       taken = {};
+    const float total = rank(row, taken);
+    if (mask != nullptr) {
+        forbid(row, *mask);
+    }
+    edits_.clear();
     bias(row);
     penalize(row);
     if (dry_) {
@@ -292,6 +316,14 @@ Taken Sampler::sample(float * row) {
     if (options_.n_logprobs >= 0) {
         taken.logprob = std::min(0.0f, original(row, taken.token) - total);
     }
+    return taken;
+}
+
+Taken Sampler::force(const float * row, llama_token token) {
+    Taken       taken = {};
+    const float total = rank(row, taken);
+    taken.token       = token;
+    taken.logprob     = options_.n_logprobs >= 0 ? std::min(0.0f, row[token] - total) : 0.0f;
     return taken;
 }
 

@@ -1,6 +1,6 @@
 // Choosing a token from a row of logits, for one sequence.
 //
-// Order, as llama-server's default chain (which Ollama runs): logit bias, penalties, DRY, top-n-sigma, top-k,
+// Order, as llama-server's default chain (which Ollama runs): a constraint's mask, logit bias, penalties, DRY, top-n-sigma, top-k,
 // typical-p, top-p, min-p, XTC, temperature, draw. The stages up to top-k touch a few logits or one scan here; what
 // survives, usually 40 candidates, goes through llama.cpp's own samplers.
 #pragma once
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "args.hpp"
+#include "matcher.hpp"
 #include "model.hpp"
 
 namespace olm {
@@ -71,9 +72,11 @@ class Sampler {
     // A prompt token or a taken one: what penalties and DRY look back at.
     void accept(llama_token token);
 
-    // Takes a token from row [n_vocab], which it may change in place. DECODE if no logit is a number.
-    // A constraint's mask (a later stage) belongs at the head of this, before the logprobs' competitors are cut.
-    Taken sample(float * row);
+    // Takes a token from row [n_vocab], which it may change in place; with a mask, one of those that it allows.
+    // DECODE if no logit is a number.
+    Taken sample(float * row, const TokenMask * mask = nullptr);
+    // Takes this token, whatever the row says.
+    Taken force(const float * row, llama_token token);
 
   private:
     struct Edit {
@@ -81,6 +84,8 @@ class Sampler {
         float       before;
     };
 
+    float rank(const float * row, Taken & taken);
+    void forbid(float * row, const TokenMask & mask) const;
     void bias(float * row);
     void penalize(float * row);
     void avoid_repeats(float * row);

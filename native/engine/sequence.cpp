@@ -30,6 +30,12 @@ Limits Limits::read(const Args & args, const Model & model) {
             limits.preserved.insert(tokens[0]);
         }
     }
+    if (args.has("thinking")) {
+        limits.thinking = ThinkingOptions::read(Args(args.object("thinking")));
+    }
+    if (args.has("constraint")) {
+        limits.constraint = ConstraintOptions::read(Args(args.object("constraint")));
+    }
     return limits;
 }
 
@@ -39,6 +45,7 @@ Sequence::Sequence(const Model & model, uint64_t id, std::vector<llama_token> pr
     id(id),
     sampler(model, sampling, n_ctx),
     limits(std::move(limits)),
+    thinking(model, this->limits.thinking),
     n_prompt_(static_cast<int>(path.size())),
     with_logprobs_(sampling.n_logprobs >= 0),
     text_(this->limits.stops) {
@@ -46,6 +53,9 @@ Sequence::Sequence(const Model & model, uint64_t id, std::vector<llama_token> pr
     n_predict_     = this->limits.n_predict < 0 ? most : std::min(this->limits.n_predict, most);
     for (const llama_token token : path) {
         sampler.accept(token);
+    }
+    if (!this->limits.constraint.kind.empty()) {
+        constraint = std::make_shared<Constraint>(this->limits.constraint, this->limits.preserved, thinking);
     }
 }
 
@@ -58,6 +68,20 @@ void Sequence::admitted(int new_slot, int n_cached) {
         n_cached_    = n_cached;
         admitted_at_ = Clock::now();
     }
+}
+
+void Sequence::draw(const Model & model, float * row) {
+    const llama_token forced = thinking.forced();
+    if (forced >= 0) {
+        take(model, sampler.force(row, forced));
+        return;
+    }
+    const TokenMask * allowed = constraint ? constraint->allowed() : nullptr;
+    if (constraint && constraint->complete()) {
+        end(DoneReason::STOP);
+        return;
+    }
+    take(model, sampler.sample(row, allowed));
 }
 
 void Sequence::take(const Model & model, const Taken & taken) {
@@ -82,10 +106,22 @@ void Sequence::take(const Model & model, const Taken & taken) {
     }
     piece_.clear();
     append_piece(model, taken.token, limits.preserved.count(taken.token) > 0, piece_);
-    if (text_.push(piece_, new_text_)) {
+    const bool stopped = text_.push(piece_, new_text_);
+    follow(model, taken.token);
+    if (stopped || (constraint && constraint->complete())) {
         end(DoneReason::STOP);
     } else if (n_generated_ >= n_predict_) {
         end(DoneReason::LENGTH);
+    }
+}
+
+// Tells the token to what watches the answer; there the tags of thinking count even if they are not shown.
+void Sequence::follow(const Model & model, llama_token token) {
+    piece_.clear();
+    append_piece(model, token, true, piece_);
+    const std::string_view content = thinking.push(piece_);
+    if (constraint) {
+        constraint->push(token, content, thinking);
     }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "constraint.hpp"
 #include "emit.hpp"
 #include "sampler.hpp"
 #include "text.hpp"
@@ -22,6 +23,8 @@ struct Limits {
     bool shift     = true;
     std::vector<std::string> stops;
     std::set<llama_token>    preserved;  // special tokens that are shown in the text
+    ThinkingOptions          thinking;
+    ConstraintOptions        constraint;
 
     static Limits read(const Args & args, const Model & model);
 };
@@ -41,14 +44,21 @@ class Sequence {
     bool     paused   = false;
     bool     suspect  = false;  // was in a batch that failed: runs alone until it has shown that it was not the cause
     bool     ended    = false;
+    bool     held     = false;  // its constraint is not ready: nothing can be drawn yet
     Sampler  sampler;
     Limits   limits;
+    Thinking thinking;
+    std::shared_ptr<Constraint> constraint;  // nullptr: there is none
 
     int  n_prompt() const { return n_prompt_; }
     int  n_left() const { return static_cast<int>(path.size()) - n_done; }  // tokens to compute
+    // Tokens that the next steps may compute: all but the last while the grammar is still being compiled.
+    int  n_able() const { return n_left() - (held ? 1 : 0); }
     bool generating() const { return n_generated_ > 0; }
 
     void admitted(int slot, int n_cached);
+    // Draws a token from its row of logits, if the answer is to go on, and takes it.
+    void draw(const Model & model, float * row);
     // Takes a sampled token; may end the sequence. Text, tokens and logprobs gather until flush().
     void take(const Model & model, const Taken & taken);
     void end(DoneReason reason);
@@ -57,6 +67,7 @@ class Sequence {
     Event progress() const;
 
   private:
+    void follow(const Model & model, llama_token token);
     void push_done(Outbox & outbox);
 
     int        n_prompt_;

@@ -19,6 +19,7 @@ uint64_t since(Clock::time_point start) {
 }  // namespace
 
 void Engine::step() {
+    settle();
     admit();
     shift_full();
     if (!plan()) {
@@ -50,6 +51,22 @@ void Engine::step() {
             break;
     }
     flush();
+}
+
+// Learns which grammars have been compiled since the last step, and fails those requests whose grammar is no good.
+void Engine::settle() {
+    for (const SequencePtr & sequence : sequences_) {
+        if (!sequence->held) {
+            continue;
+        }
+        try {
+            sequence->held = !sequence->constraint->ready();
+        } catch (...) {
+            const int code = code_of_current_exception();
+            fail(*sequence, code, olm_last_error());
+        }
+    }
+    sweep();
 }
 
 void Engine::admit() {
@@ -106,7 +123,7 @@ void Engine::make_room(Sequence & sequence) {
 bool Engine::plan() {
     std::vector<Sequence *> able;
     for (const SequencePtr & sequence : sequences_) {
-        if (sequence->slot >= 0 && !sequence->paused) {
+        if (sequence->slot >= 0 && !sequence->paused && sequence->n_able() > 0) {
             able.push_back(sequence.get());
         }
     }
@@ -122,7 +139,7 @@ bool Engine::plan() {
 
     std::vector<PlanItem> items;
     for (const Sequence * sequence : able) {
-        items.push_back({sequence->n_left(), is_stream(sequence)});
+        items.push_back({sequence->n_able(), is_stream(sequence)});
     }
     const std::vector<int> take = plan_step(items, {config_.n_batch, config_.n_chunk});
     // The plan is by age, the rows by slot: where every slot has a region of cells of its own, llama.cpp computes only rows
@@ -198,7 +215,7 @@ void Engine::sample_rows() {
         try {
             float * row = context_.logits(part.logits_row);
             require(row != nullptr, OLM_E_DECODE, "the model gave no logits");
-            sequence.take(*model_, sequence.sampler.sample(row));
+            sequence.draw(*model_, row);
             counts_.n_generated_tokens++;
         } catch (...) {
             const int code = code_of_current_exception();
@@ -280,6 +297,7 @@ void Engine::sweep() {
     const auto over = std::stable_partition(sequences_.begin(), sequences_.end(),
                                             [](const SequencePtr & sequence) { return !sequence->ended; });
     for (auto it = over; it != sequences_.end(); ++it) {
+        counts_.n_dropped_constraints += (*it)->constraint ? (*it)->constraint->n_dropped() : 0;
         slots_.release(**it, context_);
         ended_.push_back((*it)->id);
     }

@@ -1,4 +1,4 @@
-"""The engine for trio programs: submit requests, take typed events. All of cffi is hidden here and in `handles`.
+"""The engine for trio programs: submit requests, take typed events (`events`). All of cffi is hidden here and in `handles`.
 
 What the engine decides (batches, sampling, stop strings) is C++; see docs/engine.md. What a prompt is made of is in
 `chat` and the worker.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import array
 from collections.abc import Sequence
-from struct import Struct
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 import msgspec
 import trio
 
-from olm.chat.types import DoneReason, Sampling, TokenLogprob, TopLogprob
-from olm.errors import NativeError
+from olm.chat.grammar import AnswerGrammar
+from olm.chat.types import Sampling
+from olm.native.events import Done, Embedding, Event, Failed, Piece, Progress, decode_frame
 from olm.native.handles import Handle, Model
-from olm.native.lib import check, ffi, lib, native_error, new_int, new_pointer, take_text
+from olm.native.lib import check, ffi, lib, new_int, new_pointer, take_text
 
 __all__ = [
     "Done",
@@ -29,6 +29,7 @@ __all__ = [
     "Failed",
     "Piece",
     "Progress",
+    "ThinkingLimits",
     "decode_frame",
 ]
 
@@ -88,148 +89,29 @@ class EngineStats(msgspec.Struct, frozen=True):
     n_evictions: int
     n_preemptions: int
     n_failed_steps: int
+    n_dropped_constraints: int
     decode_ns: int
     sample_ns: int
     memory_bytes: int
     vram_bytes: int
 
 
-class Progress(msgspec.Struct, frozen=True, gc=False):
-    """A prompt is being computed: `n_done` of `n_prompt` tokens, the first `n_cached` of them found in memory."""
-
-    request: int
-    n_done: int
-    n_prompt: int
-    n_cached: int
-
-
-class Piece(msgspec.Struct, frozen=True, gc=False):
-    """New text of a request, whole UTF-8, with the tokens it came from (and those before it that showed none)."""
-
-    request: int
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] = ()
-
-
-class Done(msgspec.Struct, frozen=True, gc=False):
-    """The end of a text request, with what was held back until now.
+class ThinkingLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How thinking is marked in an answer, and how long it may get.
 
     Attributes:
-        end_token: the end token that was drawn, -1 if it ended otherwise. It is not counted in n_generated.
-        prompt_ns: from the first step to the first token; eval_ns: from there to the end.
+        start: the tag that begins it, looked for at the beginning of the answer; empty when only the prompt opens it.
+        ends: the tags that end it; empty for no thinking.
+        is_open: the prompt has opened it.
+        budget: tokens of thinking, -1 without bound. When they are spent, `close` is written as if the model had: its
+            tokens count, and are text. `close` must hold an end tag; None for the first of `ends`.
     """
 
-    request: int
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...]
-    reason: DoneReason
-    n_prompt: int
-    n_cached: int
-    n_generated: int
-    end_token: int
-    prompt_ns: int
-    eval_ns: int
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """A request ended with an error; the others go on."""
-
-    request: int
-    error: NativeError
-
-
-class Embedding(msgspec.Struct, frozen=True, gc=False):
-    """Vectors of an embedding request: [n_vectors, n_embd] f32 little-endian, in the order of the inputs."""
-
-    request: int
-    vectors: bytes
-    n_vectors: int
-    n_embd: int
-    n_tokens: int
-
-
-Event = Progress | Piece | Done | Failed | Embedding
-
-_HEADER: Final = Struct("<IBBHQIIIIIIII")  # native/decl/engine.h
-_TIMES: Final = Struct("<QQ")
-_ENTRY: Final = Struct("<fHH")
-_TOP: Final = Struct("<fH")
-_REASONS: Final[tuple[DoneReason, ...]] = ("stop", "length", "cancelled")
-_ONE_TOKEN: Final = Struct("<i")
-
-
-def _tokens(data: bytes, at: int, n: int) -> tuple[int, ...]:
-    if n == 1:  # the usual case, a little faster
-        return _ONE_TOKEN.unpack_from(data, at)
-    ids: tuple[int, ...] = Struct(f"<{n}i").unpack_from(data, at)
-    return ids
-
-
-def _logprobs(extra: bytes) -> tuple[TokenLogprob, ...]:
-    entries: list[TokenLogprob] = []
-    at = 0
-    while at < len(extra):
-        logprob, n_bytes, n_top = _ENTRY.unpack_from(extra, at)
-        at += _ENTRY.size
-        token = extra[at : at + n_bytes]
-        at += n_bytes
-        top: list[TopLogprob] = []
-        for _ in range(n_top):
-            other, n_other = _TOP.unpack_from(extra, at)
-            at += _TOP.size
-            top.append(TopLogprob(extra[at : at + n_other], other))
-            at += n_other
-        entries.append(TokenLogprob(token, logprob, tuple(top)))
-    return tuple(entries)
-
-
-def decode_frame(frame: bytes) -> list[Event]:
-    """Turn a frame (`olm_engine_next_frame`) into events."""
-    events: list[Event] = []
-    at = 0
-    while at < len(frame):
-        size, kind, reason, code, request, n_tokens, n_text, n_extra, a, b, c, d, _ = (
-            _HEADER.unpack_from(frame, at)
-        )
-        tokens_at = at + _HEADER.size
-        text_at = tokens_at + 4 * n_tokens
-        extra_at = text_at + n_text
-        at += size
-        if kind == 5:
-            vectors = frame[extra_at : extra_at + n_extra]
-            events.append(Embedding(request, vectors, a, b, c))
-            continue
-        text = frame[text_at:extra_at].decode("utf-8", "replace")
-        match kind:
-            case 1:
-                events.append(Progress(request, a, b, c))
-            case 2:
-                logprobs = _logprobs(frame[extra_at : extra_at + n_extra]) if n_extra else ()
-                events.append(Piece(request, text, _tokens(frame, tokens_at, n_tokens), logprobs))
-            case 3:
-                prompt_ns, eval_ns = _TIMES.unpack_from(frame, extra_at)
-                events.append(
-                    Done(
-                        request,
-                        text,
-                        _tokens(frame, tokens_at, n_tokens),
-                        _logprobs(frame[extra_at + _TIMES.size : extra_at + n_extra]),
-                        _REASONS[reason],
-                        a,
-                        b,
-                        c,
-                        d - 1,
-                        prompt_ns,
-                        eval_ns,
-                    )
-                )
-            case 4:
-                events.append(Failed(request, native_error(code, text)))
-            case _:
-                raise AssertionError(f"unknown event kind {kind}: extension and Python disagree")
-    return events
+    start: str = ""
+    ends: tuple[str, ...] = ()
+    is_open: bool = False
+    budget: int = -1
+    close: str | None = None
 
 
 class _TextRequest(Sampling, frozen=True, omit_defaults=True):
@@ -237,6 +119,8 @@ class _TextRequest(Sampling, frozen=True, omit_defaults=True):
 
     shift: bool = True
     preserved_tokens: tuple[str, ...] = ()
+    constraint: AnswerGrammar | None = None
+    thinking: ThinkingLimits | None = None
 
 
 class Engine(Handle):
@@ -271,6 +155,8 @@ class Engine(Handle):
         *,
         shift: bool = True,
         preserved_tokens: Sequence[str] = (),
+        constraint: AnswerGrammar | None = None,
+        thinking: ThinkingLimits | None = None,
     ) -> int:
         """Queue a prompt. Its events end with one `Done` or `Failed`.
 
@@ -279,15 +165,25 @@ class Engine(Handle):
             sampling: how to choose and when to stop.
             shift: discard old tokens when the context is full, instead of ending.
             preserved_tokens: special tokens that are to be seen in the text (a template's tool marks).
+            constraint: what the content must match. Its grammar is compiled beside the prompt; one that cannot be used
+                ends the request with `Failed` (InvalidArgument, the reason in words) before anything is generated.
+            thinking: the tags around thinking; without them all of the answer is content.
 
         Returns:
             The request's number in events.
 
         Raises:
-            PromptTooLong, InvalidArgument, Unsupported, EngineStopped
+            PromptTooLong, InvalidArgument, EngineStopped
+            Unsupported: the model generates no text, or llguidance is missing for a constraint.
         """
         fields = msgspec.structs.asdict(sampling) if sampling is not None else {}
-        request = _TextRequest(**fields, shift=shift, preserved_tokens=tuple(preserved_tokens))
+        request = _TextRequest(
+            **fields,
+            shift=shift,
+            preserved_tokens=tuple(preserved_tokens),
+            constraint=constraint,
+            thinking=thinking,
+        )
         ids = array.array("i", tokens)  # held until the call returns
         self._last_request += 1
         check(

@@ -7,6 +7,7 @@ same, and says so in the log: that is a leak in the caller. The C side counts re
 from __future__ import annotations
 
 import array
+import importlib.util
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,8 +85,23 @@ def initialize(cpu: Path, plugins: Sequence[Path] = ()) -> None:
         BackendFailed: one of them does not load.
     """
     native.initialize(
-        msgspec.json.encode({"cpu": str(cpu), "backends": [str(path) for path in plugins]})
+        msgspec.json.encode(
+            {
+                "cpu": str(cpu),
+                "backends": [str(path) for path in plugins],
+                "guidance": _guidance_library(),
+            }
+        )
     )
+
+
+def _guidance_library() -> str:
+    """Find llguidance's compiled library without importing the package (65 ms); empty when it is not installed."""
+    spec = importlib.util.find_spec("llguidance")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        for path in Path(folder).glob("_lib*.so"):
+            return str(path)
+    return ""
 
 
 def devices() -> list[Device]:

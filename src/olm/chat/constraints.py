@@ -1,0 +1,234 @@
+"""What an answer must look like, as the one grammar that the engine holds it to: format, tools and tool choice together.
+
+Pure text to text; grammars are compiled, and so finally checked, by the engine (`olm.native.engine`). The rules of a
+family's tool calls come from its `CallSyntax`, helpers for writing them are in `parsers.grammar`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, assert_never
+
+import msgspec
+
+from olm.chat.grammar import AnswerGrammar
+from olm.chat.parsers.base import CallSyntax
+from olm.chat.rendering import ToolGrammar
+from olm.chat.tools import Tool
+from olm.chat.types import Constraint, ToolChoice
+from olm.errors import InvalidRequest, NotSupported
+
+__all__ = ["answer_grammar"]
+
+_BLANKS: Final = r"( |\n{1,2}[ \t]{0,20})"
+"""Blanks between the parts of JSON, once in a place: as in llama.cpp's JSON grammar (common/json-schema-to-grammar.cpp).
+Without a bound a small model may write blanks until the context is full."""
+
+_GUIDANCE: Final = f'"x-guidance":{{"whitespace_pattern":{json.dumps(_BLANKS)}}}'
+_MAX_CHOICES: Final = 10_000
+_START_CALLS: Final = "start: calls\n"
+
+
+def answer_grammar(
+    constraint: Constraint | None,
+    *,
+    calls: CallSyntax | ToolGrammar | None = None,
+    tools: Sequence[Tool] = (),
+    choice: ToolChoice | None = None,
+    parallel: bool = True,
+) -> AnswerGrammar | None:
+    """Compose what an answer must match; None when anything goes.
+
+    Args:
+        constraint: the format that the request asks of the content.
+        calls: how the model writes tool calls. A `ToolGrammar` was made for these tools and this choice already.
+        tools: what may be called.
+        choice: whether calls may, must or must not come; None for may.
+        parallel: several calls may come in one answer.
+
+    Raises:
+        InvalidRequest: the constraint is malformed, or the choice names no tool of the request.
+        NotSupported: calls are required of a model whose syntax is not known.
+    """
+    if choice is not None and choice.mode == "required":
+        return _required_calls(calls, tools, choice, parallel)
+    answer = None if constraint is None else _format(constraint)
+    if calls is None:
+        return answer
+    if choice is not None and choice.mode == "none":
+        return answer or _without(calls.triggers)
+    if not tools:
+        return answer
+    rules = _rules(calls, tools, parallel)
+    if answer is None:
+        return msgspec.structs.replace(rules, triggers=calls.triggers, ends=not parallel)
+    return _either(rules, answer)
+
+
+def _required_calls(
+    calls: CallSyntax | ToolGrammar | None,
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+    parallel: bool,
+) -> AnswerGrammar:
+    wanted = [tool for tool in tools if choice.name in {"", tool.name}]
+    if not wanted:
+        what = f'no tool "{choice.name}"' if choice.name and tools else "no tools"
+        raise InvalidRequest(f"tool_choice asks for a tool call, but the request has {what}")
+    if calls is None:
+        raise NotSupported("tool_choice: this model's tool calls cannot be enforced")
+    return _rules(calls, wanted, parallel)
+
+
+def _rules(calls: CallSyntax | ToolGrammar, tools: Sequence[Tool], parallel: bool) -> AnswerGrammar:
+    if isinstance(calls, ToolGrammar):
+        return AnswerGrammar("lark", _lark_of_gbnf(calls.gbnf))
+    return AnswerGrammar("lark", _START_CALLS + _bounded(calls.lark(tools, parallel)))
+
+
+def _either(calls: AnswerGrammar, answer: AnswerGrammar) -> AnswerGrammar:
+    """Allow calls or the format, each of them whole.
+
+    Where possible as rules of one grammar: of two grammars that begin alike llguidance would only ever follow the first.
+    """
+    rule = _rule(answer)
+    if rule and calls.text.startswith(_START_CALLS):
+        rules = calls.text.removeprefix(_START_CALLS)
+        return AnswerGrammar("lark", f"start: calls | answer\nanswer: {rule}\n{rules}")
+    grammars = [
+        {"name": "either", "lark_grammar": "start: @calls | @answer"},
+        {"name": "calls", "lark_grammar": calls.text},
+        {"name": "answer", "lark_grammar": f"start: {rule}" if rule else answer.text},
+    ]
+    return AnswerGrammar("llguidance", json.dumps({"grammars": grammars}, ensure_ascii=False))
+
+
+def _rule(grammar: AnswerGrammar) -> str:
+    """Write a grammar as the right-hand side of a rule; empty if it is one of several rules."""
+    match grammar.kind:
+        case "json_schema":
+            return f"%json {grammar.text}"
+        case "regex":
+            return f"/{_lark_regex(grammar.text)}/"
+        case "lark" | "llguidance":
+            return ""
+        case _:
+            assert_never(grammar.kind)
+
+
+def _without(triggers: Sequence[str]) -> AnswerGrammar | None:
+    """Allow any text in which no call begins."""
+    if not triggers:
+        return None
+    texts = " | ".join(json.dumps(trigger, ensure_ascii=False) for trigger in triggers)
+    rules = f"start: TEXT\nTEXT: ANY & ~(ANY TRIGGER ANY)\nANY: /(?s:.*)/\nTRIGGER: {texts}\n"
+    return AnswerGrammar("lark", rules)
+
+
+# -- formats ---------------------------------------------------------------------------------------
+
+
+def _format(constraint: Constraint) -> AnswerGrammar:
+    match constraint.kind:
+        case "json":
+            return AnswerGrammar("json_schema", _bounded_schema('{"type":"object"}'))
+        case "json_schema":
+            return AnswerGrammar("json_schema", _schema(constraint.text))
+        case "regex":
+            if not constraint.text:
+                raise InvalidRequest("the regular expression is empty")
+            return AnswerGrammar("regex", constraint.text)
+        case "choice":
+            return AnswerGrammar("lark", _choices(constraint.text))
+        case "lark":
+            return AnswerGrammar("lark", constraint.text)
+        case "gbnf":
+            return AnswerGrammar("lark", _lark_of_gbnf(constraint.text))
+        case _:
+            assert_never(constraint.kind)
+
+
+def _loads(text: str, what: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError as exc:
+        raise InvalidRequest(f"the {what} is not valid JSON: {exc}") from exc
+    except RecursionError as exc:
+        raise InvalidRequest(f"the {what} is nested too deeply") from exc
+    return value
+
+
+def _schema(text: str) -> str:
+    match _loads(text, "JSON schema"):
+        case dict():
+            return _bounded_schema(text.strip())
+        case True:
+            return _bounded_schema("{}")
+        case False:
+            raise InvalidRequest("the JSON schema is false: nothing matches it")
+        case _:
+            raise InvalidRequest("the JSON schema must be an object")
+
+
+def _bounded_schema(text: str) -> str:
+    """Put the bound on blanks first in a schema's text, so that a client's own wins and the keys keep their order."""
+    rest = text[1:]
+    return "{" + _GUIDANCE + ("" if rest.lstrip() == "}" else ",") + rest
+
+
+def _choices(text: str) -> str:
+    choices = _loads(text, "list of choices")
+    if not isinstance(choices, list) or not choices or not all(isinstance(c, str) for c in choices):
+        raise InvalidRequest("the choices must be a list of texts, at least one")
+    if len(choices) > _MAX_CHOICES:
+        raise InvalidRequest(
+            f"there are {len(choices)} choices, at most {_MAX_CHOICES} are allowed"
+        )
+    return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+
+
+def _lark_of_gbnf(text: str) -> str:
+    return _converter()(text)
+
+
+def _converter() -> Callable[[str], str]:
+    try:
+        # 65 ms, so here: only llama.cpp's grammars need it.
+        from llguidance.gbnf_to_lark import gbnf_to_lark
+    except ImportError as exc:
+        raise NotSupported("GBNF grammars need the package llguidance 1.9") from exc
+
+    def convert(text: str) -> str:
+        try:
+            return gbnf_to_lark(text)
+        except RecursionError as exc:
+            raise InvalidRequest("the grammar is nested too deeply") from exc
+        except Exception as exc:  # its own errors are bare Exceptions
+            raise InvalidRequest(f"the grammar is not valid GBNF: {exc}") from exc
+
+    return convert
+
+
+# -- Lark ------------------------------------------------------------------------------------------
+
+_INLINE: Final = re.compile(r"%json\s*(?=\{)")
+
+
+def _bounded(lark: str) -> str:
+    """Bound the blanks in every `%json` of a grammar. What is inside the schemas' own texts stays."""
+    parts: list[str] = []
+    at = 0
+    decoder = json.JSONDecoder()
+    while found := _INLINE.search(lark, at):
+        _, end = decoder.raw_decode(lark, found.end())
+        parts += [lark[at : found.end()], _bounded_schema(lark[found.end() : end])]
+        at = end
+    return "".join([*parts, lark[at:]])
+
+
+def _lark_regex(text: str) -> str:
+    """Write a regular expression between Lark's slashes."""
+    escaped = re.sub(r"\\.|/", lambda m: m[0] if len(m[0]) == 2 else "\\/", text, flags=re.DOTALL)
+    return escaped.replace("\n", "\\n")
