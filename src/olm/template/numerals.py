@@ -13,7 +13,16 @@ import attrs
 
 from olm.template.quoting import quote_rune, unicode_name
 
-__all__ = ["PLAIN", "Spec", "float_text", "integer_text", "padded", "rune_text"]
+__all__ = [
+    "PLAIN",
+    "Spec",
+    "exponent_text",
+    "float_text",
+    "integer_text",
+    "padded",
+    "rune_text",
+    "shortest_digits",
+]
 
 _BASES: Final = {
     "b": (2, "b", "0b"),
@@ -133,9 +142,12 @@ def _magnitude(value: float, verb: str, spec: Spec) -> str:
 
 
 def _shortest(value: float) -> str:
-    # As few digits as name the number; an exponent from a million on, and below 1e-04.
-    digits, exponent = _digits(repr(value))
-    if exponent < -4 or exponent >= 6:
+    return exponent_text(*shortest_digits(value), least=-4, most=6)
+
+
+def exponent_text(digits: str, exponent: int, *, least: int, most: int) -> str:
+    """Write digits with the point where it belongs, or with an exponent below `least` and from `most` on."""
+    if exponent < least or exponent >= most:
         tail = f".{digits[1:]}" if len(digits) > 1 else ""
         return f"{digits[0]}{tail}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
     if exponent < 0:
@@ -144,9 +156,9 @@ def _shortest(value: float) -> str:
     return f"{whole}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else whole
 
 
-def _digits(text: str) -> tuple[str, int]:
-    # The significant digits of a float's repr, and the power of ten of the first.
-    mantissa, _, exponent = text.partition("e")
+def shortest_digits(value: float) -> tuple[str, int]:
+    """Give the fewest digits that name a positive float, and the power of ten of the first."""
+    mantissa, _, exponent = repr(value).partition("e")
     whole, _, rest = mantissa.partition(".")
     digits = (whole + rest).lstrip("0")
     leading = len(whole) if whole.strip("0") else -(len(rest) - len(rest.lstrip("0")))

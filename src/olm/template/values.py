@@ -97,7 +97,8 @@ class GoType:
         fields: of a struct, in the order in which they print.
         methods: by name; the value itself is the first argument, and is not among `parameters`.
         text: what Go's `String()` gives; None when there is none.
-        json: what `json` prints: a value made of dicts, lists, strings, numbers, booleans and None.
+        json: what `json` prints: a value of dicts, lists, strings, numbers, booleans and None, or of values like this
+            one; its order of keys is kept.
         zero: of a map: what a missing key gives under `missingkey=zero`.
         is_pointer: values are pointers to the struct.
     """
