@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from kit.fake_olm import FakeOlm
 from kit.memory_http import MemoryClient
 from olm.actors.client import ChatRequest, GenerateRequest
-from olm.chat.options import coerce_options, sampling
+from olm.chat.options import OPTION_TYPES, coerce_options, sampling
 from olm.chat.types import ChatMessage, Constraint, ToolCall, ToolChoice
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -277,6 +278,12 @@ async def test_the_other_additions(client: MemoryClient, olm: FakeOlm) -> None:
     assert request.parallel_tool_calls is False
     assert request.template_kwargs_json == '{"z":[1],"enable_thinking":false}'
     assert sampling(coerce_options(request.options)).think_budget == 64
+
+
+def test_every_option_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+
+    assert [name for name in OPTION_TYPES if f"`{name}`" not in text] == []
 
 
 async def test_template_variables_that_are_none(client: MemoryClient, olm: FakeOlm) -> None:

@@ -129,6 +129,8 @@ def test_thinking_is_asked_for_and_warned_of(chatty: Canned, environment: dict[s
         chatty.on("POST", "/api/chat", {"error": refusal}, 400)
         terminal.line("Hi")
         terminal.expect(f"Error: {refusal}\n>>> ")
+        terminal.line("/set think")
+        terminal.expect(f"{warning}Set 'think' mode.\n>>> ")
         chatty.on("POST", "/api/show", {"capabilities": ["completion", "thinking"]})
         chatty.on(
             "POST",

@@ -101,8 +101,5 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 def _has_folded_name(body: bytes, kind: type[msgspec.Struct]) -> bool:
     """Whether a field is named in another case. Schemas are full of capitals (`anyOf`), so only our names count."""
-    keys = {match.decode() for match in _CAPITAL_KEY.findall(body)}
-    if not keys:
-        return False
-    names = field_names(kind)
-    return any(names.get(key.lower(), key) != key for key in keys)
+    keys = {key.lower().decode() for key in _CAPITAL_KEY.findall(body)}
+    return not keys.isdisjoint(field_names(kind))

@@ -11,7 +11,6 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import Final, TypeVar
 
@@ -57,9 +56,9 @@ def decode_slowly(body: bytes, kind: type[msgspec.Struct]) -> bytes:
 
 
 @cache
-def field_names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
-    """All field names of a wire struct and of those in it, by their lower-case form."""
-    found: dict[str, str] = {}
+def field_names(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """All field names of a wire struct and of those in it; Ollama's have no capitals."""
+    found: set[str] = set()
     seen: set[type] = set()
 
     def walk(part: inspect.Type) -> None:
@@ -67,7 +66,7 @@ def field_names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
             case inspect.StructType(cls=cls, fields=fields) if cls not in seen:
                 seen.add(cls)
                 for field in fields:
-                    found[field.encode_name.lower()] = field.encode_name
+                    found.add(field.encode_name)
                     walk(field.type)
             case inspect.ListType(item_type=item) | inspect.DictType(value_type=item):
                 walk(item)
@@ -76,7 +75,7 @@ def field_names(kind: type[msgspec.Struct]) -> Mapping[str, str]:
                     walk(option)
 
     walk(inspect.type_info(kind))
-    return found
+    return frozenset(found)
 
 
 def check_types(value: object, kind: object, *, struct: str, path: tuple[str, ...]) -> None:
