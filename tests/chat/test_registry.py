@@ -6,7 +6,7 @@ import json
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.chat_kit import (
@@ -14,6 +14,7 @@ from chat.chat_kit import (
     Pair,
     Sample,
     answer_of,
+    cuts,
     events_of,
     make_parser,
     pairs,
@@ -23,6 +24,7 @@ from chat.chat_kit import (
 from olm.chat.parsers import PARSERS
 from olm.chat.renderers import RENDERERS, RenderInput
 from olm.chat.types import ChatMessage, Piece, ToolCall
+from olm.errors import OlmError
 
 _SAMPLES: Final = samples()
 _PAIRS: Final = pairs()
@@ -58,25 +60,31 @@ def test_events_do_not_depend_on_the_cuts(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PARSERS))
-@pytest.mark.parametrize("think", [None, True, False])
-def test_garbage_gives_the_same_events_in_any_cut(name: str, think: bool | None) -> None:
+def test_garbage_gives_the_same_events_in_any_cut(name: str) -> None:
     own = [sample.text for sample in _SAMPLES if sample.parser == name]
     marks = st.sampled_from([*_MARKS, *PARSERS[name].preserved_tokens])
     bits = marks | st.text(max_size=4) | st.sampled_from(own or [""])
 
-    @given(parts=st.lists(bits, max_size=14))
-    def same(parts: list[str]) -> None:
+    @settings(max_examples=60)
+    @given(
+        data=st.data(),
+        parts=st.lists(bits, max_size=14),
+        think=st.sampled_from([None, True, False]),
+    )
+    def same(data: st.DataObject, parts: list[str], think: bool | None) -> None:
         sample = Sample(parser=name, text="".join(parts), think=think)
         whole = events_of(make_parser(sample), [sample.text])
 
         assert events_of(make_parser(sample), list(sample.text)) == whole
         assert events_of(make_parser(sample), parts) == whole
+        assert events_of(make_parser(sample), data.draw(cuts(sample.text))) == whole
         answer_of(whole)
 
     same()
 
 
 @pytest.mark.parametrize("name", sorted(PARSERS))
+@settings(max_examples=30)
 @given(text=st.text(alphabet="ab é.\n🦉", max_size=40))
 def test_text_without_marks_comes_out_whole(name: str, text: str) -> None:
     answer = answer_of(events_of(make_parser(Sample(parser=name, text=text)), text))
@@ -88,18 +96,20 @@ def test_text_without_marks_comes_out_whole(name: str, text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PARSERS))
-@pytest.mark.parametrize("unit", ["a", " ", "<", "{", '"', "[", "\n", "</", "<tool_call>", '{"a":'])
-def test_a_long_answer_costs_the_same_for_each_character(name: str, unit: str) -> None:
+def test_a_long_answer_costs_the_same_for_each_character(name: str) -> None:
     """Quadratic work would take minutes here, which the timeout of a test does not allow."""
-    starts = [sample.text[: len(sample.text) // 2] for sample in _SAMPLES if sample.parser == name]
-    for start in ["", *starts[:3]]:
-        parser = make_parser(Sample(parser=name, text=""))
-        parser.push(start)
+    longest = max((s.text for s in _SAMPLES if s.parser == name), key=len, default="")
+    for start in ("", longest[: len(longest) * 2 // 3]):
+        for unit in ("a", " ", "<", '{"', "\n</"):
+            parser = make_parser(Sample(parser=name, text=""))
+            parser.push(start)
 
-        n_events = sum(len(parser.push(character)) for character in unit * (_N_LONG // len(unit)))
+            n_events = sum(
+                len(parser.push(character)) for character in unit * (_N_LONG // len(unit))
+            )
 
-        assert n_events <= 4 * _N_LONG
-        parser.finish()
+            assert n_events <= 4 * _N_LONG
+            parser.finish()
 
 
 def _turn(pair: Pair) -> ChatMessage:
@@ -176,7 +186,10 @@ def test_odd_conversations_are_rendered_without_a_crash(name: str, think: bool |
     ]
     for messages in odd:
         for tools in ((), TOOLS):
-            text = RENDERERS[name](RenderInput(messages=messages, tools=tools, think=think))
+            try:
+                text = RENDERERS[name](RenderInput(messages=messages, tools=tools, think=think))
+            except OlmError as refused:
+                text = str(refused)  # a family may refuse what its template does
 
             assert isinstance(text, str)
 

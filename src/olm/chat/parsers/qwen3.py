@@ -32,24 +32,26 @@ def _body(inp: ParseInput) -> TextWithCalls:
     return TextWithCalls((_CALL,), open_section)
 
 
-def _text_model(inp: ParseInput, *, thinks: bool) -> Parser:
-    """qwen3: the prompt's end opens the thinking when it is on; a prefill changes nothing, as in Ollama."""
-    is_on = thinks if inp.think is None else bool(inp.think)
-    return ThinkingParser(ThinkSection("open" if is_on else "closed", cuts=(_CALL,)), _body(inp))
-
-
 def _make_qwen3(inp: ParseInput) -> Parser:
     return _body(inp)
 
 
 def _make_qwen3_thinking(inp: ParseInput) -> Parser:
-    return _text_model(inp, thinks=True)
+    """Thinking is on unless the request says no; a prefill changes nothing, as in Ollama."""
+    section = ThinkSection("closed" if inp.think is False else "open", cuts=(_CALL,))
+    return ThinkingParser(section, _body(inp))
 
 
 def _make_vl_thinking(inp: ParseInput) -> Parser:
-    """qwen3-vl-thinking thinks whatever is asked of it, unless it goes on with an answer."""
-    is_on = not inp.prefill
-    return ThinkingParser(ThinkSection("open" if is_on else "closed"), _body(inp))
+    """The prompt opens the thinking unless it is off (the model may do it then) or an answer goes on.
+
+    A start tag that the model writes once more stays in the thinking, and calls there are none, as in Ollama.
+    """
+    if inp.prefill:
+        return _body(inp)
+    if inp.think is False:
+        return ThinkingParser(ThinkSection("maybe"), _body(inp))
+    return ThinkingParser(ThinkSection("open", start=""), _body(inp))
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.thinking import ThinkingParser, ThinkSection, is_opened_by
 from olm.chat.parsers.xml_calls import CALL, CALL_END, text_with_xml_calls, xml_lark
 
 __all__: list[str] = []
@@ -20,8 +20,12 @@ def _make_coder(inp: ParseInput) -> Parser:
 
 
 def _make_thinking(inp: ParseInput) -> Parser:
-    """The prompt's end opens the thinking unless it is off or an answer goes on; the closing tag may be forgotten."""
-    is_on = inp.think is not False and not inp.prefill
+    """Thinking is on unless the prompt has closed it, the request says no, or an answer goes on.
+
+    The prompt comes first: nemotron's obeys `/no_think` in messages, and does not go on with answers.
+    """
+    by_prompt = is_opened_by(inp.prompt)
+    is_on = inp.think is not False and not inp.prefill if by_prompt is None else by_prompt
     section = ThinkSection("open" if is_on else "closed", cuts=(CALL,))
     return ThinkingParser(section, _make_coder(inp))
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from olm.chat.parsers.base import Parser
 from olm.chat.parsers.sections import TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
-__all__ = ["ThinkSection", "ThinkingParser"]
+__all__ = ["ThinkSection", "ThinkingParser", "is_opened_by"]
 
 _State = Literal["start", "thinking", "after", "over"]
+_TAIL: Final = 64
+"""Characters of a prompt's end that may hold a tag and white space behind it."""
+
+
+def is_opened_by(
+    prompt: str, start: str = "<think>", ends: Sequence[str] = ("</think>",)
+) -> bool | None:
+    """Say whether a prompt's end opens the thinking (True), has closed it (False), or says nothing (None)."""
+    tail = prompt[-_TAIL:].rstrip()
+    if start and tail.endswith(start):
+        return True
+    return False if any(end and tail.endswith(end) for end in ends) else None
 
 
 class ThinkSection:
