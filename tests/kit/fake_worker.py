@@ -11,14 +11,13 @@ import attrs
 import trio
 
 from olm.actors.runtime import Actor, StreamSink, handles, streams
-from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, drop_oldest
+from olm.chat.prompt import EMBED_TOO_LONG, PROMPT_TOO_LONG, cut_tokens, fit_messages
 from olm.chat.types import (
     ChatMessage,
     ChatPrompt,
     Done,
     InfillPrompt,
     Piece,
-    Prompt,
     TextPrompt,
     TurnEvent,
 )
@@ -120,23 +119,31 @@ class FakeWorker(Actor):
             self._model.n_running -= 1
 
     def _prompt(self, msg: wire.Turn) -> tuple[tuple[int, ...], bool]:
-        prompt, n_limit = msg.prompt, self._n_ctx - 1
+        prompt = msg.prompt
         if isinstance(prompt, ChatPrompt):
-            messages = prompt.messages
-            if msg.truncate:
-                messages, _ = drop_oldest(messages, n_limit, lambda rest: len(_chat(rest)))
-            tokens = _tokens(_chat(messages))
+            messages = self._fitting(prompt, truncate=msg.truncate)
+            tokens = (*prompt.context, *_tokens(_chat(messages)))
             if len(messages) < len(prompt.messages) and len(tokens) < self._n_ctx:
                 return tokens, True
         else:
-            context = prompt.context if isinstance(prompt, TextPrompt) else ()
-            tokens = (*context, *_tokens(_rendered(prompt)))
+            tokens = (*prompt.context, *_tokens(_text(prompt)))
         if len(tokens) < self._n_ctx:
             return tokens, False
         if not (msg.truncate and msg.shift):
             raise ContextTooLong(PROMPT_TOO_LONG)
         cut = cut_tokens(tokens, n_ctx=self._n_ctx, n_keep=msg.sampling.n_keep, add_bos=False)
         return cut, True
+
+    def _fitting(self, prompt: ChatPrompt, *, truncate: bool) -> Sequence[ChatMessage]:
+        if not truncate:
+            return prompt.messages
+        kept, _ = fit_messages(
+            prompt.messages,
+            self._n_ctx - 1 - len(prompt.context),
+            size=lambda message: len(message.content.encode()),
+            count=lambda rest: len(_tokens(_chat(rest))),
+        )
+        return kept
 
     @handles(wire.Embed)
     def embed(self, msg: wire.Embed) -> wire.Embedded:
@@ -148,7 +155,9 @@ class FakeWorker(Actor):
 
     @handles(wire.Render)
     def render(self, msg: wire.Render) -> str:
-        return _rendered(msg.prompt)
+        if isinstance(msg.prompt, ChatPrompt):
+            return _chat(self._fitting(msg.prompt, truncate=msg.truncate))
+        return _text(msg.prompt)
 
     @handles(wire.Tokenize)
     def tokenize(self, msg: wire.Tokenize) -> tuple[int, ...]:
@@ -171,14 +180,8 @@ def _tokens(text: str) -> tuple[int, ...]:
     return tuple(text.encode())
 
 
-def _rendered(prompt: Prompt) -> str:
-    match prompt:
-        case ChatPrompt():
-            return _chat(prompt.messages)
-        case InfillPrompt():
-            return f"{prompt.prompt}<gap>{prompt.suffix}"
-        case TextPrompt():
-            return prompt.text
+def _text(prompt: InfillPrompt | TextPrompt) -> str:
+    return prompt.text if isinstance(prompt, TextPrompt) else f"{prompt.prompt}<gap>{prompt.suffix}"
 
 
 def _chat(messages: Sequence[ChatMessage]) -> str:
