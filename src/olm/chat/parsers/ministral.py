@@ -1,0 +1,76 @@
+"""ministral: `[TOOL_CALLS]NAME[ARGS]{json}` in the content, and thinking in `[THINK]…[/THINK]` if a model has it.
+
+Sources: Ollama `model/parsers/ministral.go`; spec/ollama §10.1. A call of an unknown tool cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
+from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.grammar import call_rules, json_value, literal, parameters_schema
+from olm.chat.parsers.named_json import NamedJson, NamedJsonCalls
+from olm.chat.parsers.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.tools import Tool
+from olm.chat.types import AnswerEvent, Piece
+
+__all__: list[str] = []
+
+_CALL: Final = "[TOOL_CALLS]"
+_ARGUMENTS: Final = "[ARGS]"
+_THINK: Final = "[THINK]"
+_THINK_END: Final = "[/THINK]"
+_SYNTAX: Final = NamedJson(divider=_ARGUMENTS)
+
+
+def _make(inp: ParseInput) -> Parser:
+    writer = CallWriter(inp.new_id)
+    names = frozenset(tool.name for tool in inp.tools)
+
+    def open_section(marker: str) -> CallReader:
+        if marker == _THINK:
+            return _Thoughts()
+        return NamedJsonCalls(writer, _SYNTAX, marker, known=names)
+
+    return TextWithCalls((_CALL, _THINK), open_section)
+
+
+class _Thoughts:
+    """Gives out what stands between the tags of a thought."""
+
+    def __init__(self) -> None:
+        self._before = TextBefore((_THINK_END,), trims=False)
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text."""
+        thinking, marker, rest = self._before.push(text)
+        return _thinking(thinking), rest if marker else None
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        return _thinking(self._before.finish()), ""
+
+
+def _thinking(text: str) -> list[AnswerEvent]:
+    return [Piece(thinking=text)] if text else []
+
+
+def _lark(tools: Sequence[Tool], parallel: bool) -> str:
+    calls = [
+        f"{literal(_CALL + tool.name + _ARGUMENTS)} {json_value(parameters_schema(tool))}"
+        for tool in tools
+    ]
+    return call_rules(calls, parallel=parallel)
+
+
+parser(
+    "ministral",
+    ParserFamily(
+        make=_make,
+        tools=True,
+        preserved_tokens=(_CALL, _THINK, _THINK_END, _ARGUMENTS),
+        calls=CallSyntax((_CALL,), _lark),
+    ),
+)

@@ -1,0 +1,130 @@
+"""The grammars of tool calls match what the parsers read: llguidance accepts good calls and refuses bad ones."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Final
+
+import attrs
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from chat.chat_kit import TOOLS, Sample, answer_of, events_of, make_parser, make_tool
+from olm.chat.parsers import PARSERS
+from olm.chat.tools import Tool
+
+_CALLS, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+_CALL, _CALL_END, _SEP = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>"
+
+
+@attrs.frozen
+class Form:
+    """How a family writes a section: what stands around it, and around name and arguments of a call."""
+
+    parser: str
+    begin: str
+    call: str
+    between: str
+    end: str
+
+    def write(self, *calls: tuple[str, str]) -> str:
+        """Write calls of a name and arguments as the family writes them."""
+        written = [self.call.replace("NAME", name).replace("VALUES", text) for name, text in calls]
+        return self.begin + self.between.join(written) + self.end
+
+
+_JSON_FORMS: Final = [
+    Form("deepseek3", _CALLS, f"{_CALL}NAME{_SEP}VALUES{_CALL_END}", "", _CALLS_END),
+    Form("cogito", _CALLS, f"{_CALL}function{_SEP}NAME\n```json\nVALUES\n```{_CALL_END}", "\n", _CALLS_END),
+    Form("ministral", "", "[TOOL_CALLS]NAME[ARGS]VALUES", "", ""),
+]  # fmt: skip
+_OLMO: Final = Form("olmo3", "<function_calls>", "NAME(VALUES)", "\n", "</function_calls>")
+
+
+def _grammar(parser: str, tools: tuple[Tool, ...] = TOOLS, *, parallel: bool = True) -> str:
+    syntax = PARSERS[parser].calls
+    assert syntax is not None
+    grammar = LLMatcher.grammar_from_lark("start: calls\n" + syntax.lark(tools, parallel))
+    assert LLMatcher.validate_grammar(grammar, _tokenizer()) == ""
+    return str(grammar)
+
+
+@cache
+def _tokenizer() -> LLTokenizer:
+    return LLTokenizer("byte")
+
+
+def _accepts(grammar: str, text: str) -> bool:
+    matcher = LLMatcher(_tokenizer(), grammar)
+    tokens = list(text.encode())
+    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+
+
+def _check(form: Form, good: list[tuple[tuple[str, str], dict[str, object]]], bad: list[tuple[str, str]]) -> None:  # fmt: skip
+    """Assert that good calls pass grammar and parser alike, and that bad ones do not pass the grammar."""
+    grammar = _grammar(form.parser)
+    for call, arguments in good:
+        text = form.write(call)
+        assert _accepts(grammar, text), text
+        answer = answer_of(events_of(make_parser(Sample(parser=form.parser, text=text)), [text]))
+        assert answer.calls == [(call[0], arguments)], text
+    for call in bad:
+        assert not _accepts(grammar, form.write(call)), call
+    two = form.write(*[call for call, _ in good[:2]])
+    assert _accepts(grammar, two)
+    assert not _accepts(_grammar(form.parser, parallel=False), two)
+    assert _accepts(_grammar(form.parser, parallel=False), form.write(good[0][0]))
+
+
+@pytest.mark.parametrize("form", _JSON_FORMS, ids=lambda form: form.parser)
+def test_json_arguments_are_held_to_the_schema(form: Form) -> None:
+    whole = {"city": 'O "x"', "days": 2, "metric": True, "parts": ["a"], "limits": {"low": -1.5}}
+
+    _check(
+        form,
+        good=[
+            (("now", "{}"), {}),
+            (("get_weather", '{"city": "Oslo"}'), {"city": "Oslo"}),
+            (("get_weather", json.dumps(whole)), whole),
+        ],
+        bad=[
+            ("get_weather", '{"days": 2}'),
+            ("get_weather", '{"city": 1}'),
+            ("get_weather", '{"city": "x", "town": "y"}'),
+            ("unknown", "{}"),
+            ("now", "[]"),
+        ],
+    )
+
+
+def test_python_arguments_are_held_to_the_schema() -> None:
+    _check(
+        _OLMO,
+        good=[
+            (("now", ""), {}),
+            (("get_weather", 'city="O\\"x"'), {"city": 'O"x'}),
+            (
+                ("get_weather", 'city="a", metric=true, parts=["b"], limits={"low": -1.5}'),
+                {"city": "a", "metric": True, "parts": ["b"], "limits": {"low": -1.5}},
+            ),
+            (("add", "a=1, b=2.5"), {"a": 1, "b": 2.5}),
+        ],
+        bad=[
+            ("get_weather", ""),
+            ("get_weather", "days=1"),
+            ("get_weather", "city=Oslo"),
+            ("get_weather", 'city="a" days=1'),
+            ("get_weather", 'city="a", city="b"'),
+            ("add", "a=1"),
+            ("unknown", ""),
+        ],
+    )
+
+
+@pytest.mark.parametrize("parser", [*(form.parser for form in _JSON_FORMS), _OLMO.parser])
+def test_schemas_may_refer_to_their_definitions(parser: str) -> None:
+    place = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    tool = make_tool("go", {"to": {"$ref": "#/$defs/place"}}, **{"$defs": {"place": place}})
+
+    assert _grammar(parser, (tool, *TOOLS))
