@@ -76,7 +76,7 @@ class StoredModel:
         template: the Go template layer, empty when there is none.
         uses_go_template: that template is to be used rather than the GGUF's own (spec/ollama §0, §12).
         has_chat_template: the GGUF carries a Jinja template.
-        architecture, n_ctx_train, n_layers, …: from the GGUF header, 0 or empty when absent.
+        architecture, parameter_count, n_ctx_train: from the GGUF header, 0 or empty when absent.
         kv_bytes_per_token: f16 KV cache for one token of one sequence, bytes.
     """
 
@@ -101,6 +101,7 @@ class StoredModel:
     renderer: str = ""
     parser: str = ""
     architecture: str = ""
+    parameter_count: int = 0
     n_ctx_train: int = 0
     kv_bytes_per_token: int = 0
 

@@ -366,6 +366,7 @@ def _stored(model: Model) -> StoredModel:
         renderer=model.config.renderer,
         parser=model.config.parser,
         architecture=facts.architecture,
+        parameter_count=facts.parameter_count,
         n_ctx_train=facts.n_ctx_train,
         kv_bytes_per_token=facts.kv_bytes_per_token,
     )

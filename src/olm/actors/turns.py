@@ -24,12 +24,14 @@ from olm.actors.client import (
 )
 from olm.chat.media import kind_of, media_of
 from olm.chat.options import LoadOptions, load_options, merge_options, sampling
+from olm.chat.parsers.harmony_names import harmony_think
 from olm.chat.prompt import (
     chat_messages,
     completion_messages,
     plain_text,
     without_old_thoughts,
 )
+from olm.chat.renderers.gemma4 import gemma4_variant
 from olm.chat.types import (
     ChatMessage,
     ChatPrompt,
@@ -217,9 +219,10 @@ def _style(model: StoredModel) -> PromptStyle:
     template, parser = model.template if model.uses_go_template else "", model.parser
     if not parser and _is_harmony(model):
         template, parser = model.template, "harmony"
-    if model.renderer:
-        template = ""
-    return PromptStyle(model.renderer, parser, template)
+    renderer = model.renderer
+    if renderer == "gemma4":
+        renderer = gemma4_variant(model.name, model.parameter_count)
+    return PromptStyle(renderer, parser, "" if renderer else template)
 
 
 def _is_harmony(model: StoredModel) -> bool:
@@ -229,10 +232,10 @@ def _is_harmony(model: StoredModel) -> bool:
 
 
 def _thinking(think: Think | None, model: StoredModel, style: PromptStyle) -> Think | None:
-    """A model that can think does, unless told not to; harmony knows no level above `high` (spec/ollama §1.5, §1.8)."""
+    """A model that can think does, unless told not to (spec/ollama §1.8)."""
     if think is None:
         return True if "thinking" in model.capabilities else None
-    return "high" if think == "max" and style.parser == "harmony" else think
+    return harmony_think(think) if style.parser == "harmony" else think
 
 
 def _base_name(model: StoredModel) -> str:
