@@ -67,8 +67,7 @@ def _render_qwen38(inp: RenderInput) -> str:
     messages = _with_one_system(inp.messages)
     if not messages:
         raise InvalidRequest("no messages provided")
-    question = messages[last_question(messages)]
-    if question.role != "user":
+    if last_question(messages) is None:
         raise InvalidRequest("no user query found in messages")
     return _render(marked(messages), inp, _QWEN38, effort=_effort_text(inp.think))
 
@@ -105,7 +104,8 @@ def _render(
         if message.role == "user" or (message.role == "system" and place):
             parts.append(turn(message.role, message.content))
         elif message.role == "assistant":
-            shows = variant.keeps_all_thinking or (thinks and place > question)
+            is_recent = question is not None and place > question
+            shows = variant.keeps_all_thinking or (thinks and is_recent)
             text = _assistant_text(message, shows_thinking=shows, reads_tags=variant.reads_tags)
             parts.append(text + ("" if place == len(messages) - 1 else END))
         elif message.role == "tool":

@@ -48,7 +48,8 @@ def _render(inp: RenderInput, *, thinks: bool) -> str:
             parts.append(turn(message.role, message.content))
         elif message.role == "assistant":
             is_last = place == len(messages) - 1
-            shows = thinks and place > question and (is_last or bool(message.thinking))
+            is_recent = question is not None and place > question
+            shows = thinks and is_recent and (is_last or bool(message.thinking))
             parts.append(_assistant_text(message, shows_thinking=shows) + ("" if is_last else END))
         elif message.role == "tool":
             parts.append(_result_text(messages, place))

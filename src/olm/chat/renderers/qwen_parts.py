@@ -51,11 +51,11 @@ def is_at(messages: Sequence[ChatMessage], place: int, role: str) -> bool:
     return 0 <= place < len(messages) and messages[place].role == role
 
 
-def last_question(messages: Sequence[ChatMessage]) -> int:
-    """Find the last message of the user that is no tool result in disguise; the last message when there is none."""
+def last_question(messages: Sequence[ChatMessage]) -> int | None:
+    """Find the last message of the user that is no tool result in disguise."""
     for place in range(len(messages) - 1, -1, -1):
         text = messages[place].content.strip()
         is_result = text.startswith("<tool_response>") and text.endswith("</tool_response>")
         if messages[place].role == "user" and not is_result:
             return place
-    return len(messages) - 1
+    return None
