@@ -17,9 +17,10 @@ from importlib import import_module
 from pathlib import Path
 
 import attrs
+import llguidance
 from hypothesis import strategies as st
 
-from olm.chat.parsers import PARSERS, ParseInput, Parser
+from olm.chat.parsers import PARSERS, ParseInput, Parser, ParserFamily
 from olm.chat.tools import Tool, read_tools
 from olm.chat.types import AnswerEvent, CallArguments, CallEnd, CallStart, Piece, Think
 
@@ -33,6 +34,7 @@ __all__ = [
     "cuts",
     "events_of",
     "ids",
+    "is_accepted",
     "joined",
     "make_parser",
     "make_tool",
@@ -250,6 +252,20 @@ def rechunk_property(sample: Sample) -> None:
         beginning = events_of(make_parser(sample), [text[:end]])
         answer_of(beginning)
         assert events_of(make_parser(sample), list(text[:end])) == beginning, end
+
+
+def is_accepted(
+    family: ParserFamily, text: str, tools: Sequence[Tool], *, parallel: bool = True
+) -> bool:
+    """Say whether a family's grammar of calls accepts a text from the trigger to the end of the last call."""
+    assert family.calls is not None
+    rules = "start: calls\n" + family.calls.lark(tools, parallel)
+    matcher = llguidance.LLMatcher(
+        llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_lark(rules)
+    )
+    assert not matcher.is_error(), f"{matcher.get_error()}\n{rules}"
+    taken = matcher.try_consume_tokens(list(text.encode()))
+    return taken == len(text.encode()) and matcher.is_accepting()
 
 
 def samples() -> list[Sample]:

@@ -79,6 +79,7 @@ def test_only_text_and_the_unknown_may_be_streamed() -> None:
     assert is_text(None)
     assert is_text({})
     assert is_text({"type": "string", "enum": ["a"]})
+    assert is_text({"type": ["string", "null"]})
     assert not is_text({"type": ["string", "null", "integer"]})
     assert not is_text({"anyOf": [{"type": "string"}, {"type": "number"}]})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+import llguidance
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,13 +17,16 @@ from chat.chat_kit import (
     answer_of,
     cuts,
     events_of,
+    is_accepted,
     make_parser,
+    make_tool,
     pairs,
     rechunk_property,
     samples,
 )
 from olm.chat.parsers import PARSERS
 from olm.chat.renderers import RENDERERS, RenderInput
+from olm.chat.tools import read_tools
 from olm.chat.types import ChatMessage, Piece, ToolCall
 from olm.errors import OlmError
 
@@ -125,14 +129,13 @@ def _turn(pair: Pair) -> ChatMessage:
     )
 
 
-def _written(pair: Pair, turn: ChatMessage, *, answered: bool) -> str:
-    """Render the turn after a question and return it as the prompt holds it."""
+def _written(pair: Pair, turn: ChatMessage) -> str:
+    """Render the turn between a question and its tools' results, and return it as the prompt holds it."""
     results = tuple(
         ChatMessage("tool", content="fine", tool_name=call.name, tool_call_id=call.id)
         for call in turn.tool_calls
     )
-    after = results if answered else (ChatMessage("user", content="And now?"),)
-    messages = (ChatMessage("user", content="How is it?"), turn, *after)
+    messages = (ChatMessage("user", content="How is it?"), turn, *results)
     text = RENDERERS[pair.renderer](RenderInput(messages=messages, tools=TOOLS, think=pair.think))
     assert "How is it?" in text
     _, found, rest = text.partition("How is it?")[2].partition(pair.opening)
@@ -150,7 +153,7 @@ def _pair_name(pair: Pair) -> str:
 def test_what_a_renderer_writes_its_parser_reads_back(pair: Pair) -> None:
     turn = _turn(pair)
 
-    written = _written(pair, turn, answered=True)
+    written = _written(pair, turn)
     answer = answer_of(
         events_of(
             make_parser(Sample(parser=pair.parser, text=written, think=pair.think)), [written]
@@ -163,6 +166,49 @@ def test_what_a_renderer_writes_its_parser_reads_back(pair: Pair) -> None:
     assert answer.thinking.strip() == turn.thinking
     assert answer.content.strip() == turn.content
     assert not answer.malformed
+
+
+@pytest.mark.parametrize("pair", _PAIRS, ids=_pair_name)
+def test_what_a_renderer_writes_its_grammar_accepts(pair: Pair) -> None:
+    family = PARSERS[pair.parser]
+    if family.calls is None:
+        pytest.skip("no grammar")
+    # Plain values in the order of their names: history is written with Go's escapes and order, answers need not be.
+    turn = ChatMessage(
+        "assistant",
+        thinking="Hm." if pair.keeps_thinking else "",
+        tool_calls=(ToolCall("get_weather", '{"city":"Oslo S","days":3}'), ToolCall("now"))[: pair.max_calls],
+    )  # fmt: skip
+    written = _written(pair, turn)
+    at = min((found for t in family.calls.triggers if (found := written.find(t)) >= 0), default=-1)
+
+    assert at >= 0, "calls begin with a trigger"
+    calls = written[at:].rstrip()
+    assert is_accepted(family, calls, TOOLS) or is_accepted(family, calls + "\n", TOOLS)
+    assert not is_accepted(family, calls, TOOLS[1:]), "a tool that is not offered"
+    assert not is_accepted(family, calls[:-4], TOOLS), "calls that break off"
+    if pair.max_calls > 1:
+        assert not is_accepted(family, calls, TOOLS, parallel=False)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in PARSERS if PARSERS[name].calls))
+@pytest.mark.parametrize("parallel", [True, False])
+def test_grammars_of_calls_are_valid_for_odd_tools(name: str, parallel: bool) -> None:
+    calls = PARSERS[name].calls
+    assert calls is not None
+    odd = (
+        *TOOLS,
+        make_tool('quo"te\\d é', {'a "b"\n': {"type": "string"}, "c": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/x"}]}},
+                  **{"$defs": {"x": {"type": "integer"}}}),
+        make_tool("pick", {"one": {"type": "string", "enum": ["a", 'b"c']}, "any": {}, "tags": {"type": ["array", "null"]}}),
+        read_tools('[{"function": {"name": "bare"}}, {"function": {"name": "free", "parameters": {"type": "object"}}}]')[0],
+    )  # fmt: skip
+    rules = "start: calls\n" + calls.lark(odd, parallel)
+
+    assert calls.triggers
+    assert not llguidance.LLMatcher.validate_grammar(
+        llguidance.LLMatcher.grammar_from_lark(rules)
+    ), rules
 
 
 def test_parsers_that_can_call_tools_say_how_calls_look_or_none() -> None:

@@ -41,7 +41,7 @@ def _own_types(schema: Mapping[str, object]) -> frozenset[str]:
 
 def is_text(schema: Mapping[str, object] | None) -> bool:
     """Say whether the value can only be text (or null), so that it may be streamed; an unknown schema is text, too."""
-    return allowed_types(schema) <= {"string"}
+    return allowed_types(schema) <= {"string", "null"}
 
 
 def coerce(raw: str, schema: Mapping[str, object] | None) -> object:

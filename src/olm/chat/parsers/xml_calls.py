@@ -20,7 +20,7 @@ from typing import Final
 
 from olm.chat.jsontext import compact_json
 from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.coerce import StreamedText, coerce_json, is_text
+from olm.chat.parsers.coerce import StreamedText, allowed_types, coerce_json, is_text
 from olm.chat.parsers.grammar import call_rules, json_value, literal
 from olm.chat.parsers.sections import CallReader, TextBefore, TextWithCalls
 from olm.chat.tools import Tool
@@ -222,8 +222,14 @@ def xml_lark(tools: Sequence[Tool], parallel: bool) -> str:
 def _parameter_rules(
     name: str, key: str, schema: Mapping[str, object], tool: Tool
 ) -> Sequence[str]:
-    head, end = literal(f"{_PARAMETER}{key}>\n"), f"\n{_PARAMETER_END}\n"
-    if is_text(schema):
+    """Write the rules of one parameter so that `coerce` makes of its text a value that fits the schema."""
+    head, end = literal(f"{_PARAMETER}{key}>\n"), literal(f"\n{_PARAMETER_END}\n")
+    types, choices = allowed_types(schema), schema.get("enum")
+    if isinstance(choices, list) and choices and all(isinstance(c, str) for c in choices):
+        return (f"{name}: {head} ({' | '.join(map(literal, choices))}) {end}",)
+    if not types or "string" in types:
         # The suffix ends the text at the first closing tag, which the model may not write in it.
-        return (f"{name}: {head} {name}_text", f"{name}_text[suffix={literal(end)}]: /(?s:.*)/")
-    return (f"{name}: {head} {json_value(schema, tool.parameters)} {literal(end)}",)
+        return (f"{name}: {head} {name}_text", f"{name}_text[suffix={end}]: /(?s:.*)/")
+    if types == {"boolean"}:  # nemotron writes them as Python does
+        return (f"{name}: {head} /true|false|True|False/ {end}",)
+    return (f"{name}: {head} {json_value(schema, tool.parameters)} {end}",)
