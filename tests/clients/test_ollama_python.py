@@ -13,6 +13,7 @@ import pytest
 
 MESSAGES = [{"role": "user", "content": "What is your name?"}]
 SHORT = {"num_predict": 8, "temperature": 0, "seed": 1}
+LONG = {"num_predict": 200, "temperature": 0}
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_list_and_show(client: ollama.Client) -> None:
 
 
 def test_chat_whole(client: ollama.Client) -> None:
-    answer = client.chat("tiny", MESSAGES, options=SHORT)
+    answer = client.chat("tiny", MESSAGES, think=False, options=SHORT)
 
     assert answer.message.role == "assistant"
     assert answer.message.content
@@ -53,7 +54,7 @@ def test_chat_whole(client: ollama.Client) -> None:
 
 
 def test_chat_streamed(client: ollama.Client) -> None:
-    parts = list(client.chat("tiny", MESSAGES, options=SHORT, stream=True))
+    parts = list(client.chat("tiny", MESSAGES, think=False, options=SHORT, stream=True))
 
     assert len(parts) > 1
     assert "".join(part.message.content or "" for part in parts)
@@ -72,13 +73,12 @@ def get_weather(location: str) -> str:
 def test_a_tool_is_called_and_its_result_used(client: ollama.Client) -> None:
     """The client makes the tool of a Python function, and its answers go back as they came."""
     messages: list[object] = [{"role": "user", "content": "What is the weather in Paris?"}]
-    options = {"temperature": 0}
 
-    asked = client.chat("tiny", messages, tools=[get_weather], think=False, options=options)  # type: ignore[arg-type]
+    asked = client.chat("tiny", messages, tools=[get_weather], think=False, options=LONG)  # type: ignore[arg-type]
     (call,) = asked.message.tool_calls or ()
     result = get_weather(**call.function.arguments)
     messages += [asked.message, {"role": "tool", "tool_name": "get_weather", "content": result}]
-    told = client.chat("tiny", messages, tools=[get_weather], think=False, options=options)  # type: ignore[arg-type]
+    told = client.chat("tiny", messages, tools=[get_weather], think=False, options=LONG)  # type: ignore[arg-type]
 
     assert call.function.name == "get_weather"
     assert call.function.arguments == {"location": "Paris"}
@@ -89,9 +89,7 @@ def test_a_tool_is_called_and_its_result_used(client: ollama.Client) -> None:
 def test_a_streamed_tool_call_comes_whole(client: ollama.Client) -> None:
     messages = [{"role": "user", "content": "What is the weather in Paris?"}]
 
-    parts = list(
-        client.chat("tiny", messages, tools=[get_weather], stream=True, options={"temperature": 0})
-    )
+    parts = list(client.chat("tiny", messages, tools=[get_weather], stream=True, options=LONG))
 
     (call,) = [call for part in parts for call in part.message.tool_calls or ()]
     assert call.function.arguments == {"location": "Paris"}
@@ -104,9 +102,7 @@ def test_thinking_is_apart_from_the_answer(client: ollama.Client, stream: bool) 
     messages = [{"role": "user", "content": "Who are you?"}]
 
     def ask(think: bool) -> tuple[str, str]:
-        answer = client.chat(
-            "tiny", messages, think=think, stream=stream, options={"temperature": 0}
-        )  # type: ignore[call-overload]
+        answer = client.chat("tiny", messages, think=think, stream=stream, options=LONG)  # type: ignore[call-overload]
         parts = list(answer) if stream else [answer]
         return (
             "".join(part.message.thinking or "" for part in parts),
@@ -119,7 +115,7 @@ def test_thinking_is_apart_from_the_answer(client: ollama.Client, stream: bool) 
     assert said
     assert unthought == ""
     assert said_at_once
-    generated = client.generate("tiny", "Who are you?", think=True, options={"temperature": 0})
+    generated = client.generate("tiny", "Who are you?", think=True, options=LONG)
     assert generated.thinking
     assert generated.response
 
@@ -132,9 +128,7 @@ def test_an_answer_follows_a_schema(client: ollama.Client) -> None:
         "additionalProperties": False,
     }
     messages = [{"role": "user", "content": "Describe a person as JSON."}]
-    options = {"temperature": 0, "num_predict": 200}
-
-    answer = client.chat("tiny", messages, format=schema, think=False, options=options)
+    answer = client.chat("tiny", messages, format=schema, think=False, options=LONG)
 
     found = json.loads(answer.message.content or "")
     assert sorted(found) == ["age", "name"]
@@ -152,8 +146,8 @@ def test_a_stream_left_early_frees_the_client(client: ollama.Client) -> None:
 
 
 def test_generate_whole_and_streamed(client: ollama.Client) -> None:
-    whole = client.generate("tiny", "Hello", options=SHORT)
-    parts = list(client.generate("tiny", "Hello", options=SHORT, stream=True))
+    whole = client.generate("tiny", "Hello", think=False, options=SHORT)
+    parts = list(client.generate("tiny", "Hello", think=False, options=SHORT, stream=True))
 
     assert whole.response
     assert "".join(part.response for part in parts)
