@@ -38,7 +38,17 @@ _JSON_FORMS: Final = [
     Form("deepseek3", _CALLS, f"{_CALL}NAME{_SEP}VALUES{_CALL_END}", "", _CALLS_END),
     Form("cogito", _CALLS, f"{_CALL}function{_SEP}NAME\n```json\nVALUES\n```{_CALL_END}", "\n", _CALLS_END),
     Form("ministral", "", "[TOOL_CALLS]NAME[ARGS]VALUES", "", ""),
+    Form("cohere", "<|START_ACTION|>[\n\n    ", '{"tool_call_id": "0", "tool_name": "NAME", "parameters": VALUES}', ",\n\n    ", "\n\n]<|END_ACTION|>"),
 ]  # fmt: skip
+_PAIR_FORMS: Final = [
+    Form(parser, "", "<tool_call>NAMEVALUES</tool_call>", between, "")
+    for parser, between in (
+        ("glm-4.7", ""),
+        ("glm-ocr", "\n"),
+        ("laguna", "\n"),
+        ("poolside-v1", ""),
+    )
+]
 _OLMO: Final = Form("olmo3", "<function_calls>", "NAME(VALUES)", "\n", "</function_calls>")
 
 
@@ -122,7 +132,48 @@ def test_python_arguments_are_held_to_the_schema() -> None:
     )
 
 
-@pytest.mark.parametrize("parser", [*(form.parser for form in _JSON_FORMS), _OLMO.parser])
+def _pairs(line_end: str, **values: str) -> str:
+    return line_end + "".join(
+        f"<arg_key>{key}</arg_key>{line_end}<arg_value>{value}</arg_value>{line_end}"
+        for key, value in values.items()
+    )
+
+
+@pytest.mark.parametrize("line_end", ["", "\n"])
+@pytest.mark.parametrize("form", _PAIR_FORMS, ids=lambda form: form.parser)
+def test_pairs_are_held_to_the_schema(form: Form, line_end: str) -> None:
+    _check(
+        form,
+        good=[
+            (("now", line_end), {}),
+            (("get_weather", _pairs(line_end, city="a <b>\n{c")), {"city": "a <b>\n{c"}),
+            (
+                ("get_weather", _pairs(line_end, city="", days="3", limits='{"low": -1.5}')),
+                {"city": "", "days": 3, "limits": {"low": -1.5}},
+            ),
+            (("add", _pairs(line_end, a="1", b="2.5")), {"a": 1, "b": 2.5}),
+        ],
+        bad=[
+            ("get_weather", ""),
+            ("get_weather", _pairs(line_end, city="x", days="soon")),
+            ("get_weather", _pairs(line_end, days="1", city="x")),
+            ("get_weather", _pairs(line_end, city="x", town="y")),
+            ("unknown", ""),
+        ],
+    )
+
+
+def test_a_choice_of_texts_is_held_to_it() -> None:
+    tool = make_tool("paint", {"tone": {"type": "string", "enum": ["red", "blue"]}})
+    grammar = _grammar("glm-4.7", (tool,))
+
+    assert _accepts(grammar, f"<tool_call>paint{_pairs('', tone='red')}</tool_call>")
+    assert not _accepts(grammar, f"<tool_call>paint{_pairs('', tone='green')}</tool_call>")
+
+
+@pytest.mark.parametrize(
+    "parser", [*(form.parser for form in [*_JSON_FORMS, *_PAIR_FORMS]), _OLMO.parser]
+)
 def test_schemas_may_refer_to_their_definitions(parser: str) -> None:
     place = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
     tool = make_tool("go", {"to": {"$ref": "#/$defs/place"}}, **{"$defs": {"place": place}})

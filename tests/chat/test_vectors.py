@@ -7,11 +7,13 @@ from typing import Final
 
 import pytest
 
-from chat import samples_deepseek, samples_olmo3
+from chat import samples_cohere, samples_deepseek, samples_glm, samples_olmo3
 from chat.chat_kit import Sample, answer_of, events_of, make_parser
 
 _FAMILIES: Final[tuple[ModuleType, ...]] = (
+    samples_cohere,
     samples_deepseek,
+    samples_glm,
     samples_olmo3,
 )
 _VECTORS: Final[list[Sample]] = [

@@ -1,0 +1,213 @@
+"""laguna and poolside-v1: the prompt's end opens or closes the thinking, then content and calls with pairs of tags.
+
+Sources: Ollama `model/parsers/laguna.go`; spec/ollama §10.1. These models slip often, so calls are also read as JSON, within
+`<user>`, and bare amid text, there only of known tools. Some names of tools that they have learnt stand for others.
+Thinking that was not asked for is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from olm.chat.parsers.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
+from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
+from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.json_calls import JsonCalls
+from olm.chat.parsers.mixed import MixedText, think_mode
+from olm.chat.parsers.sections import CallReader, TextBefore
+from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.types import AnswerEvent, Piece
+
+__all__: list[str] = []
+
+_THINK: Final = "<think>"
+_THINK_END: Final = "</think>"
+_USER: Final = "<user>"
+_USER_END: Final = "</user>"
+_ALIASES: Final = {
+    "read_file": "read",
+    "write_file": "write",
+    "edit_file": "edit",
+    "web_fetch": "webfetch",
+}
+_MAX_HEAD: Final = 200
+"""Characters in which a call amid text must have named its tool."""
+
+
+def _make(inp: ParseInput) -> Parser:
+    return _parser_of(inp, is_continued=inp.prefill is not None)
+
+
+def _make_v1(inp: ParseInput) -> Parser:
+    return _parser_of(inp, is_continued=False)
+
+
+def _parser_of(inp: ParseInput, *, is_continued: bool) -> Parser:
+    is_on = bool(inp.think)
+    mode = think_mode(inp, is_on=is_on and not is_continued)
+    section = ThinkSection("open" if mode == "open" else "closed", cuts=(CALL,))
+    return _Stripped(ThinkingParser(section, _body(inp, is_on=is_on)))
+
+
+class _Stripped:
+    """Drops the line end that these models write behind the tag that the prompt ends with."""
+
+    __slots__ = ("_inner", "_is_begun")
+
+    def __init__(self, inner: Parser) -> None:
+        self._inner = inner
+        self._is_begun = False
+
+    def push(self, text: str) -> list[AnswerEvent]:
+        """Take more of the answer."""
+        if not self._is_begun:
+            text = text.lstrip()
+            self._is_begun = bool(text)
+        return self._inner.push(text) if text else []
+
+    def finish(self) -> list[AnswerEvent]:
+        """The answer is over."""
+        return self._inner.finish()
+
+
+def _body(inp: ParseInput, *, is_on: bool) -> MixedText:
+    tools = {tool.name: tool for tool in inp.tools}
+    meant = {
+        alias: name for alias, name in _ALIASES.items() if name in tools and alias not in tools
+    }
+    tools |= {alias: tools[name] for alias, name in meant.items()}
+    writer = _Renaming(inp.new_id, meant)
+
+    def open_call(marker: str) -> CallReader:
+        return ArgCalls(writer, tools, marker)
+
+    def open_user(marker: str) -> CallReader:
+        return _Perhaps(marker, tools, lambda: ArgCalls(writer, tools, marker, _USER_END))
+
+    def open_json(marker: str) -> CallReader:
+        return _Perhaps(marker, tools, lambda: JsonCalls(writer, "", ""))
+
+    openers: dict[str, Callable[[str], CallReader]] = {
+        CALL: open_call,
+        _THINK: lambda marker: _Thoughts(is_on=is_on),
+        _THINK_END: lambda marker: _Stray(),
+    }
+    if tools:
+        openers |= {_USER: open_user, "{": open_json}
+    return MixedText(openers, trims=True)
+
+
+class _Renaming(CallWriter):
+    """Writes calls under the names that were meant."""
+
+    __slots__ = ("_meant",)
+
+    def __init__(self, new_id: Callable[[], str], meant: dict[str, str]) -> None:
+        super().__init__(new_id)
+        self._meant = meant
+
+    def start(self, name: str, call_id: str = "") -> list[AnswerEvent]:
+        """Begin a call."""
+        return super().start(self._meant.get(name, name), call_id)
+
+
+class _Stray:
+    """A tag that closes what is not open: nothing belongs to it."""
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Give all the text back."""
+        return [], text
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        return [], ""
+
+
+class _Thoughts:
+    """Thinking amid the content, up to its closing tag or a call; given out or dropped."""
+
+    def __init__(self, *, is_on: bool) -> None:
+        self._is_on = is_on
+        self._is_begun = False
+        self._before = TextBefore((_THINK_END, CALL))
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text."""
+        if not self._is_begun:
+            text = text.lstrip()
+            self._is_begun = bool(text)
+        thinking, marker, rest = self._before.push(text)
+        behind = CALL + rest if marker == CALL else rest
+        return self._given(thinking), behind if marker else None
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        return self._given(self._before.finish()), ""
+
+    def _given(self, thinking: str) -> list[AnswerEvent]:
+        return [Piece(thinking=thinking)] if thinking and self._is_on else []
+
+
+class _Perhaps:
+    """What may be a call of a known tool: either that, or content."""
+
+    def __init__(self, marker: str, names: Collection[str], make: Callable[[], CallReader]) -> None:
+        self._marker, self._names, self._make = marker, names, make
+        self._held = ""
+        self._reader: CallReader | None = None
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text."""
+        if self._reader is not None:
+            return self._reader.push(text)
+        self._held += text
+        begun = self._marker if self._marker == "{" else ""
+        is_call = _names_a_call(begun + self._held, self._names)
+        if is_call is None:
+            return [], None
+        if not is_call:
+            return [Piece(content=self._marker)], self._held
+        self._reader = self._make()
+        return self._reader.push(begun + self._held)
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        if self._reader is not None:
+            return self._reader.finish()
+        return [Piece(content=self._marker)], self._held
+
+
+def _names_a_call(text: str, names: Collection[str]) -> bool | None:
+    """Say whether a text begins with the name of a known tool, plain or as JSON's first member; None: not clear yet."""
+    head = text[:_MAX_HEAD].lstrip()
+    if head.startswith("{"):
+        compact, wanted = "".join(head.split()), '{"name":"'
+        if not compact.startswith(wanted):
+            is_beginning = wanted.startswith(compact) and len(text) < _MAX_HEAD
+            return None if is_beginning else False
+        name, end, _ = compact[len(wanted) :].partition('"')
+    else:
+        name = (
+            head.replace("<", " ").replace("{", " ").split(None, 1)[0] if head.strip("<{") else ""
+        )
+        end = head[len(name) : len(name) + 1]
+    if end:
+        return name in names
+    is_beginning = any(known.startswith(name) for known in names) and len(text) < _MAX_HEAD
+    return None if is_beginning else False
+
+
+for _name, _maker in (("laguna", _make), ("poolside-v1", _make_v1)):
+    parser(
+        _name,
+        ParserFamily(
+            make=_maker,
+            tools=True,
+            thinking=True,
+            preserved_tokens=(_THINK, _THINK_END, *ARG_MARKS, _USER, _USER_END),
+            think_start=_THINK,
+            think_ends=(_THINK_END,),
+            calls=CallSyntax((CALL,), arg_call_rules),
+        ),
+    )
