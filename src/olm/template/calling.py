@@ -9,8 +9,8 @@ from olm.template.running import Run, Site
 from olm.template.values import INVALID, Function, FunctionError, Parameter, type_name
 
 __all__ = [
+    "PARAMETERS",
     "call_callee",
-    "call_method",
     "call_now",
     "checked",
     "count_complaint",
@@ -27,6 +27,8 @@ _GO_NAMES: Final[dict[Parameter, str]] = {
     "float": "float64",
     "bool": "bool",
 }
+PARAMETERS: Final = tuple(_GO_NAMES)
+"""All kinds of parameters."""
 _TYPES: Final[dict[Parameter, type]] = {"string": str, "int": int, "float": float, "bool": bool}
 
 
@@ -99,20 +101,6 @@ def call_now(
     if isinstance(result, str):
         run.charge_text(result, site)
     return result
-
-
-def call_method(
-    function: Function, name: str, values: Sequence[object], site: Site, run: Run
-) -> object:
-    """Check the arguments of a method and call it; `values[0]` is what it belongs to. Raises as `call_now`."""
-    complaint = count_complaint(function, name, len(values) - 1, len(values) - 1)
-    if complaint is not None:
-        raise site.error(complaint)
-    args = [
-        checked(value, parameter_of(function, index), site)
-        for index, value in enumerate(values[1:])
-    ]
-    return call_now(function, name, (values[0], *args), site, run)
 
 
 def call_callee(

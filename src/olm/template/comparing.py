@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from olm.template.formatting import format_value
+from olm.template.numerals import PLAIN
 from olm.template.quoting import to_bytes
 from olm.template.values import INVALID, Function, FunctionError, GoStruct, type_name
 
@@ -107,10 +109,13 @@ def _equal(first: object, second: object) -> bool:
 def _equal_shapes(first: object, second: object) -> bool:
     if _shape(first) is not _shape(second):
         raise FunctionError(
-            f"non-comparable types {first}: {type_name(first)}, {type_name(second)}: {second}"
+            f"non-comparable types {format_value(first, 's', PLAIN)}: {type_name(first)},"
+            f" {type_name(second)}: {format_value(second, 'v', PLAIN)}"
         )
     if not isinstance(second, GoStruct):
-        raise FunctionError(f"non-comparable type {second}: {type_name(second)}")
+        raise FunctionError(
+            f"non-comparable type {format_value(second, 's', PLAIN)}: {type_name(second)}"
+        )
     if not isinstance(first, GoStruct) or first.go_type is not second.go_type:
         return False
     if first.go_type.is_pointer:

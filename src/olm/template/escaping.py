@@ -42,7 +42,7 @@ def _js_char(found: re.Match[str]) -> str:
     if char < " ":
         return f"\\u00{ord(char):02X}"
     if "\udc80" <= char <= "\udcff":
-        return "\\uFFFD"  # a byte that is no UTF-8
+        return char  # a byte that is no UTF-8 stays one
     return char if char.isprintable() else f"\\u{ord(char):04X}"
 
 

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from olm.template.calling import (
-    call_callee,
-    call_method,
-    call_now,
-    checked,
-    count_complaint,
-    go_name,
-    parameter_of,
+from olm.template.calling import PARAMETERS, checked, count_complaint, go_name, parameter_of
+from olm.template.closures import (
+    AnyArgument,
+    always,
+    called,
+    called_callee,
+    dot_value,
+    field_chain,
+    method_call,
+    short_circuit,
+    stored,
+    unboxed,
 )
-from olm.template.fields import MissingKey, field_of, method_of
+from olm.template.fields import MissingKey
 from olm.template.nodes import (
     BoolNode,
     ChainNode,
@@ -34,7 +38,7 @@ from olm.template.nodes import (
     VariableNode,
 )
 from olm.template.running import UNSET, Expression, Frame, Site
-from olm.template.values import INVALID, NO_FIELD, Function, Parameter, is_true
+from olm.template.values import INVALID, Function, Parameter
 
 __all__ = ["ExpressionCompiler"]
 
@@ -94,7 +98,7 @@ class ExpressionCompiler:
         self._look(pipe)
         value = self._command(pipe.commands[0], None)
         for command in pipe.commands[1:]:
-            value = self._command(command, _unboxed(value))
+            value = self._command(command, unboxed(value))
         if not pipe.declared:
             return value, ()
         slots: list[int] = []
@@ -107,14 +111,16 @@ class ExpressionCompiler:
             if slot is None:
                 return self._failing(f"undefined variable: {variable.ident[0]}"), ()
             slots.append(slot)
-        return _stored(_unboxed(value), tuple(slots)), tuple(slots)
+        return stored(unboxed(value), tuple(slots)), tuple(slots)
 
     def _command(self, command: CommandNode, final: Expression | None) -> Expression:
         first, *args = command.args
         match first:
             case FieldNode():
                 self._look(first)
-                return self._fields(_dot, first.ident, args, final, is_boxed=self._dot_is_boxed)
+                return self._fields(
+                    dot_value, first.ident, args, final, is_boxed=self._dot_is_boxed
+                )
             case ChainNode():
                 return self._chain(first, args, final)
             case IdentifierNode():
@@ -123,7 +129,7 @@ class ExpressionCompiler:
             case VariableNode():
                 return self._variable(first, args, final)
             case PipeNode():
-                return self._no_function(first, args, final) or _unboxed(self._pipeline(first)[0])
+                return self._no_function(first, args, final) or unboxed(self._pipeline(first)[0])
         self._look(first)
         return self._no_function(first, args, final) or self._constant(first)
 
@@ -137,13 +143,13 @@ class ExpressionCompiler:
     def _constant(self, node: Node) -> Expression:
         match node:
             case DotNode():
-                return _dot
+                return dot_value
             case NilNode():
                 return self._failing("nil is not a command")
             case BoolNode():
-                return _always(node.value)
+                return always(node.value)
             case StringNode():
-                return _always(node.text)
+                return always(node.text)
             case NumberNode():
                 return self._number(node)
         raise AssertionError(f"the parser makes no command of {node}")
@@ -155,10 +161,10 @@ class ExpressionCompiler:
             not is_hex and node.text[0] != "'" and any(char in node.text for char in ".eEpP")
         )
         if looks_float and node.float_value is not None:
-            return _always(node.float_value)
+            return always(node.float_value)
         if node.int_value is None:
             return self._failing(f"{node} overflows int")
-        return _always(node.int_value)
+        return always(node.int_value)
 
     # Fields and variables
 
@@ -203,55 +209,20 @@ class ExpressionCompiler:
         *,
         is_boxed: bool,
     ) -> Expression:
-        for name in names[:-1]:
-            owner = self._field(owner, name, is_boxed=is_boxed)
-            is_boxed = True
+        site, missing = self._site(), self._missing
         if not args and final is None:
-            return self._field(owner, names[-1], is_boxed=is_boxed)
-        return self._field_with_arguments(owner, names[-1], args, final, is_boxed=is_boxed)
+            return field_chain(owner, tuple(names), site, missing, is_boxed=is_boxed)
+        if len(names) > 1:
+            owner = field_chain(owner, tuple(names[:-1]), site, missing, is_boxed=is_boxed)
+        given = [self._any_argument(arg) for arg in args]
+        return method_call(owner, names[-1], given, final, site, missing)
 
-    def _field(self, owner: Expression, name: str, *, is_boxed: bool) -> Expression:
-        site, missing = self._site(), self._missing
-
-        def field(frame: Frame, dot: object) -> object:
-            value = owner(frame, dot)
-            if type(value) is dict:
-                found = value.get(name, NO_FIELD)
-                if found is not NO_FIELD:
-                    return found
-            method = method_of(value, name)
-            if method is not None:
-                return call_method(method, name, (value,), site, frame.run)
-            return field_of(value, name, site, missing, is_boxed=is_boxed)
-
-        return field
-
-    def _field_with_arguments(
-        self,
-        owner: Expression,
-        name: str,
-        args: Sequence[Node],
-        final: Expression | None,
-        *,
-        is_boxed: bool,
-    ) -> Expression:
-        # Only a method takes arguments, and which one it is depends on the value: arguments are compiled for any type.
-        site, missing = self._site(), self._missing
-        given = [self._argument(arg, "value") for arg in args]
-
-        def field(frame: Frame, dot: object) -> object:
-            last = () if final is None else (final(frame, dot),)
-            value = owner(frame, dot)
-            method = method_of(value, name)
-            if method is not None:
-                values = (value, *(arg(frame, dot) for arg in given), *last)
-                return call_method(method, name, values, site, frame.run)
-            field_of(value, name, site, missing, is_boxed=is_boxed)
-            if isinstance(value, dict):
-                raise site.error(f"{name} is not a method but has arguments")
-            raise site.error(f"{name} has arguments but cannot be invoked as function")
-
-        return field
+    def _any_argument(self, node: Node) -> AnyArgument:
+        # Which method is meant, and what it takes, is only known when it runs: an argument for every kind of parameter.
+        if isinstance(node, NilNode | BoolNode | NumberNode | StringNode):
+            return {parameter: self._argument(node, parameter) for parameter in PARAMETERS}
+        value = self._argument(node, "value")
+        return {parameter: self._checked(value, parameter) for parameter in PARAMETERS}
 
     # Functions
 
@@ -269,28 +240,28 @@ class ExpressionCompiler:
         if final is not None:
             given.append(self._checked(final, parameter_of(function, n_given - 1)))
         if name in ("and", "or"):
-            return _short_circuit(given, stops_at=name == "or", final_first=final is not None)
+            return short_circuit(given, stops_at=name == "or", final_first=final is not None)
         if name == "call":
             label = str(args[0]) if args else f"<{name} Value>"
-            return _called_callee(given, label, self._site(whole), final_first=final is not None)
-        return _called(given, name, self._site(whole), final_first=final is not None)
+            return called_callee(given, label, self._site(whole), final_first=final is not None)
+        return called(given, name, self._site(whole), final_first=final is not None)
 
     def _argument(self, node: Node, parameter: Parameter) -> Expression:
         self._look(node)
         match node:
             case DotNode():
-                return self._checked(_dot, parameter)
+                return self._checked(dot_value, parameter)
             case NilNode():
                 nothing = {"any": None, "value": INVALID}
                 if parameter not in nothing:
                     return self._failing(f"cannot assign nil to {go_name(parameter)}")
-                return _always(nothing[parameter])
+                return always(nothing[parameter])
             case FieldNode():
-                value = self._fields(_dot, node.ident, (), None, is_boxed=self._dot_is_boxed)
+                value = self._fields(dot_value, node.ident, (), None, is_boxed=self._dot_is_boxed)
             case VariableNode():
                 value = self._variable(node, (), None)
             case PipeNode():
-                value = _unboxed(self._pipeline(node)[0])
+                value = unboxed(self._pipeline(node)[0])
             case IdentifierNode():
                 value = self._call(node.ident, node, (), None)
             case ChainNode():
@@ -309,9 +280,9 @@ class ExpressionCompiler:
         if parameter in ("any", "value"):
             return self._constant(node)
         if parameter == "string" and isinstance(node, StringNode):
-            return _always(node.text)
+            return always(node.text)
         if parameter == "bool" and isinstance(node, BoolNode):
-            return _always(node.value)
+            return always(node.value)
         number = None
         if isinstance(node, NumberNode):
             number = (
@@ -324,96 +295,4 @@ class ExpressionCompiler:
         if number is None:
             wanted = "integer" if parameter == "int" else parameter
             return self._failing(f"expected {wanted}; found {node}")
-        return _always(number)
-
-
-def _dot(_frame: Frame, dot: object) -> object:
-    return dot
-
-
-def _always(value: object) -> Expression:
-    return lambda _frame, _dot: value
-
-
-def _unboxed(value: Expression) -> Expression:
-    def unboxed(frame: Frame, dot: object) -> object:
-        found = value(frame, dot)
-        return INVALID if found is None else found
-
-    return unboxed
-
-
-def _stored(value: Expression, slots: tuple[int, ...]) -> Expression:
-    def stored(frame: Frame, dot: object) -> object:
-        found = value(frame, dot)
-        for slot in slots:
-            frame.slots[slot] = found
-        return found
-
-    return stored
-
-
-def _short_circuit(given: Sequence[Expression], *, stops_at: bool, final_first: bool) -> Expression:
-    def logic(frame: Frame, dot: object) -> object:
-        # What comes by the pipe was computed before the other arguments are, though it is the last of them.
-        last = given[-1](frame, dot)
-        value = last
-        for arg in given[:-1]:
-            value = arg(frame, dot)
-            if is_true(value) is stops_at:
-                return value
-        return last
-
-    def lazy(frame: Frame, dot: object) -> object:
-        value: object = INVALID
-        for arg in given:
-            value = arg(frame, dot)
-            if is_true(value) is stops_at:
-                return value
-        return value
-
-    return logic if final_first else lazy
-
-
-def _called(given: Sequence[Expression], name: str, site: Site, *, final_first: bool) -> Expression:
-    if len(given) == 2 and not final_first:
-        first, second = given
-
-        def called_with_two(frame: Frame, dot: object) -> object:
-            run = frame.run
-            return call_now(
-                run.functions[name], name, (first(frame, dot), second(frame, dot)), site, run
-            )
-
-        return called_with_two
-
-    def called(frame: Frame, dot: object) -> object:
-        run = frame.run
-        return call_now(
-            run.functions[name],
-            name,
-            _evaluated(given, frame, dot, final_first=final_first),
-            site,
-            run,
-        )
-
-    return called
-
-
-def _called_callee(
-    given: Sequence[Expression], label: str, site: Site, *, final_first: bool
-) -> Expression:
-    def called(frame: Frame, dot: object) -> object:
-        callee, *values = _evaluated(given, frame, dot, final_first=final_first)
-        return call_callee(callee, label, values, site, frame.run)
-
-    return called
-
-
-def _evaluated(
-    given: Sequence[Expression], frame: Frame, dot: object, *, final_first: bool
-) -> list[object]:
-    if not final_first:
-        return [value(frame, dot) for value in given]
-    last = given[-1](frame, dot)
-    return [*(value(frame, dot) for value in given[:-1]), last]
+        return always(number)

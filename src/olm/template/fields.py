@@ -43,7 +43,7 @@ def field_of(
         return INVALID
     if owner is None:
         raise site.error(f"nil pointer evaluating interface {{}}.{name}")
-    kind = "interface {}" if is_boxed and go_type_of(owner) is None else type_name(owner)
+    kind = "interface {}" if is_boxed else type_name(owner)
     raise site.error(f"can't evaluate field {name} in type {kind}")
 
 

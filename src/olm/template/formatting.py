@@ -25,7 +25,7 @@ from olm.template.values import (
     type_name,
 )
 
-__all__ = ["go_print", "go_printf", "go_println", "shown"]
+__all__ = ["format_value", "go_print", "go_printf", "go_println", "shown"]
 
 _MAX_NUMBER: Final = 1_000_000
 """The largest width, precision or argument number, Go's own bound."""
@@ -295,7 +295,7 @@ class _Formatter:
             arg = self._args[self._next]
             if ((spec.width or 0) + (spec.precision or 0)) * _leaves(arg) > self._room:
                 raise _too_long(self._limit)
-            pointer = "&" if verb == "v" and _is_plain_pointer(arg) else ""
+            pointer = "&" if _is_shown_pointer(arg, verb, spec) else ""
             self._write(pointer + format_value(arg, verb, PLAIN if spec == PLAIN else spec))
             self._next += 1
 
@@ -377,6 +377,8 @@ def _leaves(value: object) -> int:
     return len(value) if isinstance(value, bytes) else 1
 
 
-def _is_plain_pointer(value: object) -> bool:
+def _is_shown_pointer(value: object, verb: str, spec: Spec) -> bool:
     go_type = go_type_of(value)
-    return go_type is not None and go_type.is_pointer and go_type.text is None
+    if go_type is None or not go_type.is_pointer or verb in "Tp":
+        return False
+    return go_type.text is None or verb not in "vsxXq" or spec.sharp_v

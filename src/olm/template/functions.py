@@ -18,6 +18,7 @@ from olm.template.values import (
     Byte,
     Function,
     FunctionError,
+    GoList,
     GoMap,
     is_true,
     string_size,
@@ -31,7 +32,7 @@ def builtins(limit: int) -> Mapping[str, Function]:
     """Give the functions by name. `limit` is the longest text that one call may make, in characters."""
 
     def escaper(escape: Callable[[str], str]) -> Function:
-        return Function(lambda *args: escape(_printed(args, limit)), rest="any")
+        return Function(lambda *args: escape(go_print([*map(_something, args)], limit)), rest="any")
 
     def printer(write: Callable[[Sequence[object], int], str]) -> Function:
         return Function(lambda *args: write(args, limit), rest="any")
@@ -63,8 +64,9 @@ def _special(*_args: object) -> NoReturn:
     raise AssertionError("expressions.py runs this function itself")
 
 
-def _printed(args: Sequence[object], limit: int) -> str:
-    return go_print(args, limit)
+def _something(value: object) -> object:
+    # Where text is escaped, nil prints as it does in an action.
+    return "<no value>" if value is None else value
 
 
 def _length(item: object) -> int:
@@ -106,18 +108,16 @@ def _element(item: object, index: object) -> object:
         if not isinstance(index, str):
             raise FunctionError(f"value has type {type_name(index)}; should be string")
         return item.get(index, item.go_type.zero if isinstance(item, GoMap) else None)
-    if isinstance(item, str):
-        item = to_bytes(item)
-    if not isinstance(item, list | tuple | bytes):
+    data = to_bytes(item) if isinstance(item, str) else item
+    if not isinstance(data, list | tuple | bytes):
         raise FunctionError(f"can't index item of type {type_name(item)}")
-    at = _offset(index, len(item))
-    if at == len(item):
+    at = _offset(index, len(data))
+    if at == len(data):
         # Go lets this one through and then panics in package reflect.
-        raise FunctionError(
-            f"reflect: {'string' if isinstance(item, bytes) else 'slice'} index out of range"
-        )
-    found = item[at]
-    return Byte(found) if isinstance(item, bytes) else found
+        kind = "string" if isinstance(item, str) else "slice"
+        raise FunctionError(f"reflect: {kind} index out of range")
+    found = data[at]
+    return Byte(found) if isinstance(data, bytes) else found
 
 
 def _slice(item: object, *indexes: object) -> object:
@@ -137,4 +137,6 @@ def _slice(item: object, *indexes: object) -> object:
     if len(bounds) == 3 and end > bounds[2]:
         raise FunctionError(f"invalid slice index: {end} > {bounds[2]}")
     part = data[start:end]
+    if isinstance(item, GoList) and not isinstance(part, bytes):
+        return GoList(item.go_type, part)
     return from_bytes(part) if isinstance(item, str) and isinstance(part, bytes) else part

@@ -81,11 +81,13 @@ class Function:
         call: takes the values; raises FunctionError with the words that follow `error calling NAME: `.
         parameters: the fixed ones.
         rest: the kind of any further arguments; None when there may be none.
+        type_name: its Go type, for errors about a function that is a value.
     """
 
     call: Callable[..., object]
     parameters: tuple[Parameter, ...] = ()
     rest: Parameter | None = None
+    type_name: str = "func"
 
 
 @attrs.frozen(eq=False)
@@ -176,7 +178,6 @@ _NAMES: Final[tuple[tuple[type | tuple[type, ...], str], ...]] = (
     (bytes, "[]uint8"),
     (dict, "map[string]interface {}"),
     ((list, tuple), "[]interface {}"),
-    (Function, "func"),
 )
 
 
@@ -185,6 +186,8 @@ def type_name(value: object) -> str:
     go_type = go_type_of(value)
     if go_type is not None:
         return f"*{go_type.name}" if go_type.is_pointer else go_type.name
+    if isinstance(value, Function):
+        return value.type_name
     for types, name in _NAMES:
         if isinstance(value, types):
             return name
