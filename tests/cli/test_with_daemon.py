@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +103,26 @@ def test_an_answer_loads_the_model_and_stop_unloads_it(olm: Run) -> None:
     assert olm("ps").stdout.splitlines()[1].startswith("tiny:latest")
     assert olm("stop", "tiny").returncode == 0
     assert len(olm("ps").stdout.splitlines()) == 1
+
+
+def test_thinking_and_forms_of_an_answer(olm: Run, tmp_path: Path) -> None:
+    schema = '{"type":"object","properties":{"a":{"enum":[1]}},"required":["a"],"additionalProperties":false}'
+    (tmp_path / "Modelfile").write_text("FROM tiny\nPARAMETER temperature 0\n")
+    olm("create", "calm")
+
+    shown = olm("show", "calm").stdout
+    thought = olm("run", "calm", "--think", "Who are you?").stdout
+    hidden = olm("run", "calm", "--think", "--hidethinking", "Who are you?").stdout
+    formed = olm("run", "calm", "--think=false", "--format", schema, "Count.").stdout
+    refused = olm("run", "calm", "--format", '{"type":"nonsense"}', "Count.")
+
+    assert "thinking" in shown.split()
+    assert re.fullmatch(r"Thinking\.\.\.\n.+\n\.\.\.done thinking\.\n\n.+\n\n", thought, re.DOTALL)
+    assert "hinking" not in hidden
+    assert hidden.strip()
+    assert json.loads(formed) == {"a": 1}
+    assert refused.stderr.startswith("Error: ")
+    assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_conversation_remembers_and_saves(environment: dict[str, str], olm: Run) -> None:
