@@ -24,12 +24,6 @@ def masked(reply: Reply) -> str:
     return re.sub(r'"total_duration":\d+', '"total_duration":1', text)
 
 
-def message_of(reply: Reply) -> dict[str, object]:
-    message = reply.json["message"]
-    assert isinstance(message, dict)
-    return message
-
-
 # --- small ones -----------------------------------------------------------------------------------------------------
 
 
