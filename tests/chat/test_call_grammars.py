@@ -77,7 +77,9 @@ def _check(form: Form, good: list[tuple[tuple[str, str], dict[str, object]]], ba
     for call, arguments in good:
         text = form.write(call)
         assert _accepts(grammar, text), text
-        answer = answer_of(events_of(make_parser(Sample(parser=form.parser, text=text)), [text]))
+        answer = answer_of(
+            events_of(make_parser(Sample(parser=form.parser, text=text, think=False)), [text])
+        )
         assert answer.calls == [(call[0], arguments)], text
     for call in bad:
         assert not _accepts(grammar, form.write(call)), call
