@@ -155,6 +155,26 @@ SAMPLES = [
             ),
             _plain(
                 parser,
+                "<tool_call><function=f><parameter=a>x</tool_call>\n and",
+                content="<tool_call><function=f><parameter=a>x</tool_call>and",
+                malformed=True,
+            ),
+            _plain(
+                parser,
+                "<tool_call><function=f\n<parameter=x>1</parameter></function></tool_call>",
+                content="<tool_call><function=f\n<parameter=x>1</parameter></function></tool_call>",
+                calls=[],
+                malformed=True,
+            ),
+            _plain(
+                parser,
+                "<tool_call>\n<function=f>\n</function>\n<function=g>\n</function>\n<function=h>\n<para",
+                content="<function=h>\n<para",
+                calls=[("f", {}), ("g", {})],
+                malformed=True,
+            ),
+            _plain(
+                parser,
                 "<function=<<not xml>></function>",
                 content="<function=<<not xml>></function>",
             ),

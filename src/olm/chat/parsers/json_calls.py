@@ -231,7 +231,6 @@ class JsonCalls:
         self._take(text[at : end if end >= 0 else None])
         if end < 0:
             return len(text)
-        self._is_broken = self._span.is_broken
         self._end_value()
         return end
 
@@ -266,8 +265,6 @@ class JsonCalls:
 
     def _end_value(self) -> None:
         self._step = self._after_value
-        if self._is_broken:
-            return
         if self._arguments is self._value:
             self._has_all_arguments = True
         elif self._key == self._keys.name and not self._name:
