@@ -127,7 +127,10 @@ def test_a_template_without_calls_has_no_tag() -> None:
 
 
 def test_calls_are_found_inside_of_loops_and_branches() -> None:
-    text = "{{ range .Messages }}{{ with .X }}{{ else }}{{ if .A }}a{{ else if .ToolCalls }}<c>{{ end }}{{ end }}{{ end }}"
+    text = (
+        "{{ range .Tools }}t{{ end }}{{ with .System }}s{{ end }}{{ range .Messages }}{{ with .X }}{{ else }}"
+        "{{ if .A }}a{{ else if .ToolCalls }}<c>{{ end }}{{ end }}{{ end }}"
+    )
 
     assert call_tag(parse(text).root) == "<c>"
 
@@ -169,3 +172,9 @@ def test_tags_are_put_together() -> None:
 )
 def test_variables_are_collected(text: str, variables: str) -> None:
     assert ChatTemplate(text).variables == set(variables.split())
+
+
+def test_a_separator_between_calls_is_no_reason_to_have_no_tag() -> None:
+    text = '{{ if .ToolCalls }}{{ range $i, $c := .ToolCalls }}{{ if $i }}{{ "\\n" }}{{ end }}<call>{{ . }}{{ end }}{{ end }}'
+
+    assert call_tag(parse(text).root) == "<call>"

@@ -15,10 +15,11 @@ from typing import Final, TypeVar
 
 import trio
 
-from olm.chat.types import ChatPrompt
+from olm.chat.rendering import Rendered
+from olm.chat.types import ChatPrompt, InfillPrompt
 from olm.errors import ModelError, TemplateError
 from olm.native.lib import OutOfMemory
-from olm.native.prompting import Rendered, Template
+from olm.native.prompting import Template
 
 __all__ = [
     "TEMPLATE_MEMORY_BYTES",
@@ -139,7 +140,7 @@ class HereTemplate:
     def __init__(self, template: Template) -> None:
         self._template = template
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
+    def render(self, prompt: ChatPrompt | InfillPrompt) -> Rendered:
         """See `bounded_here`."""
         return bounded_here(lambda: self._template.render(prompt))
 
@@ -150,8 +151,9 @@ class ThreadTemplate:
     def __init__(self, template: Template) -> None:
         self._template = template
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
+    def render(self, prompt: ChatPrompt | InfillPrompt) -> Rendered:
         """See `bounded_in_thread`. Raises trio.Cancelled when nobody waits for it any more."""
         trio.from_thread.check_cancelled()
-        timeout_s = TEMPLATE_S + len(prompt.messages) * _MESSAGE_S
+        n_messages = len(prompt.messages) if isinstance(prompt, ChatPrompt) else 1
+        timeout_s = TEMPLATE_S + n_messages * _MESSAGE_S
         return bounded_in_thread(lambda: self._template.render(prompt), timeout_s)

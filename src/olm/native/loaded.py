@@ -5,27 +5,45 @@ What is done with it is `worker`'s business. Errors leave as those of `olm.error
 
 from __future__ import annotations
 
+import random
+import string
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
 import attrs
 
-from olm.chat.types import ChatPrompt
+from olm.chat.rendering import Rendered
+from olm.chat.types import ChatPrompt, InfillPrompt
+from olm.chat.ways import render
 from olm.errors import NativeError, OlmError
 from olm.native import wire
 from olm.native.chat import ChatTemplate
 from olm.native.engine import Engine, EngineOptions
 from olm.native.handles import LoadState, Model
-from olm.native.prompting import Rendered
 
-__all__ = ["LoadedModel", "open_model", "portable", "portable_errors", "template_caps"]
+__all__ = [
+    "LoadedModel",
+    "new_call_id",
+    "open_model",
+    "portable",
+    "portable_errors",
+    "template_caps",
+]
+
+_ID_CHARS: Final = string.ascii_lowercase + string.digits
+_random = random.SystemRandom()
 
 _FLASH: Final[dict[bool | None, Literal["auto", "on", "off"]]] = {
     None: "auto",
     True: "on",
     False: "off",
 }
+
+
+def new_call_id() -> str:
+    """Make the id of a tool call, as Ollama does: `call_` and eight of a-z0-9."""
+    return "call_" + "".join(_random.choices(_ID_CHARS, k=8))
 
 
 @attrs.define
@@ -50,11 +68,11 @@ class LoadedModel:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
-        rendered = self.template().render(
-            prompt.messages, tools_json=prompt.tools_json, think=prompt.think
-        )
-        return Rendered(rendered.prompt, rendered.stops)
+    def render(self, prompt: ChatPrompt | InfillPrompt) -> Rendered:
+        return render(prompt, jinja=self._jinja, new_id=new_call_id)
+
+    def _jinja(self, prompt: ChatPrompt) -> Rendered:
+        return self.template().render(prompt, new_id=new_call_id)
 
     def template(self) -> ChatTemplate:
         if self.chat is None:

@@ -21,7 +21,7 @@ from olm.chat.prompt import (
     is_too_long,
 )
 from olm.chat.rendering import Rendered
-from olm.chat.types import ChatMessage, ChatPrompt, InfillPrompt, TextPrompt
+from olm.chat.types import ChatMessage, ChatPrompt, InfillPrompt, Prompt, TextPrompt
 from olm.errors import ContextTooLong
 from olm.native.wire import Turn
 
@@ -69,9 +69,8 @@ class Prepared:
     truncated: bool = False
 
 
-def prompt_size_bytes(turn: Turn) -> int:
+def prompt_size_bytes(prompt: Prompt) -> int:
     """Measure a prompt roughly; decides whether it is worked on in a thread."""
-    prompt = turn.prompt
     match prompt:
         case TextPrompt():
             n_chars = len(prompt.text)

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar, TypeVarTuple
 
-import msgspec
 import trio
 
 from olm.actors.runtime import Actor, Reply, StreamSink, handles, streams
@@ -40,7 +39,8 @@ from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
 from olm.native.process import ProcessIdRequest
-from olm.native.prompting import fit_inputs, prepare, prompt_size_bytes
+from olm.native.prompting import Prepared, fit_inputs, prepare, prompt_size_bytes
+from olm.native.submitting import engine_request
 
 __all__ = ["Worker"]
 
@@ -171,23 +171,13 @@ class Worker(Actor):
     @streams(wire.Turn)
     async def turn(self, msg: wire.Turn, out: StreamSink[TurnEvent]) -> None:
         """See `wire.Turn`."""
-        loaded = self._model()
-        is_small = self._is_quick_template and prompt_size_bytes(msg) <= _INLINE_BYTES
-        template = HereTemplate(loaded) if is_small else ThreadTemplate(loaded)
-        size_bytes = prompt_size_bytes(msg) if is_small else _INLINE_BYTES + 1
-        prepared = await self._work(
-            size_bytes,
-            lambda: prepare(msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template),
-        )
+        loaded, engine = self._model(), self._model().engine
+        prepared = await self._prepare(msg, loaded)
         if not prepared.tokens:
             raise InvalidRequest("the prompt is empty: there is nothing to go on from")
-        sampling = msg.sampling
-        if prepared.stops:
-            sampling = msgspec.structs.replace(sampling, stop=(*sampling.stop, *prepared.stops))
-        engine = loaded.engine
         _check_tokenizer(prepared.tokens, loaded.model.info.n_vocab, msg.prompt)
         with portable_errors():
-            request = engine.submit(prepared.tokens, sampling, shift=msg.shift)
+            request = engine_request(msg, prepared).submit(engine)
         turn = TurnAnswer(Feed(out, partial(_pause, engine, request)), msg, prepared)
         self._requests[request] = turn.on_event
         try:
@@ -196,6 +186,16 @@ class Worker(Actor):
             del self._requests[request]
             if not turn.feed.is_done:
                 engine.cancel(request)
+
+    async def _prepare(self, msg: wire.Turn, loaded: LoadedModel) -> Prepared:
+        """Render and tokenize: what is quick in the loop, the rest in a thread."""
+        size_bytes = prompt_size_bytes(msg.prompt)
+        is_small = self._is_quick_template and size_bytes <= _INLINE_BYTES
+        template = HereTemplate(loaded) if is_small else ThreadTemplate(loaded)
+        return await self._work(
+            size_bytes if is_small else _INLINE_BYTES + 1,
+            lambda: prepare(msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template),
+        )
 
     @handles(wire.Embed)
     def embed(self, msg: wire.Embed, reply: Reply[wire.Embedded]) -> None:
@@ -257,10 +257,15 @@ class Worker(Actor):
     @handles(wire.Render)
     def render(self, msg: wire.Render, reply: Reply[str]) -> None:
         """See `wire.Render`."""
-        template = ThreadTemplate(self._model())
-        self.nursery.start_soon(
-            reply.run, self._work, _INLINE_BYTES + 1, lambda: template.render(msg.prompt).text
-        )
+        self.nursery.start_soon(reply.run, self._render, msg)
+
+    async def _render(self, msg: wire.Render) -> str:
+        if isinstance(msg.prompt, TextPrompt):
+            return msg.prompt.text
+        turn = wire.Turn(prompt=msg.prompt, truncate=msg.truncate)
+        rendered = (await self._prepare(turn, self._model())).rendered
+        assert rendered is not None, "only bare text is not rendered"
+        return rendered.text
 
     @handles(wire.Tokenize)
     def tokenize(self, msg: wire.Tokenize, reply: Reply[tuple[int, ...]]) -> None:

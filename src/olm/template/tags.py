@@ -38,7 +38,8 @@ def infer_tags(root: ListNode) -> Tags:
     return Tags(
         think_start=start if is_whole else "",
         think_end=end if is_whole else "",
-        calls=call_tag(root) or "{",
+        # Blanks behind the tag are not asked for: models that leave them away are read, too.
+        calls=call_tag(root).strip() or "{",
         arguments="parameters" if has_parameters else "arguments",
     )
 
@@ -144,7 +145,11 @@ def _asks_for_calls(pipe: PipeNode) -> bool:
 
 
 def _first_text(nodes: Sequence[Node]) -> str | None:
-    """Find the first text, going into the first branch only; None when an action comes first."""
+    """Find the first text, branches included; None when a value is printed before it.
+
+    Ollama gives up at the first `if` without a text, and so takes a separator between calls for a sign that they have no
+    tag; here the search goes on behind it.
+    """
     for node in nodes:
         if isinstance(node, TextNode):
             return node.text
@@ -154,5 +159,6 @@ def _first_text(nodes: Sequence[Node]) -> str | None:
             found = _first_text(node.body.nodes)
             if found is None and node.otherwise is not None:
                 found = _first_text(node.otherwise.nodes)
-            return found
+            if found is not None or not isinstance(node, IfNode):
+                return found
     return None

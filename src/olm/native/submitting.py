@@ -1,0 +1,90 @@
+"""From a prepared turn to the engine's request: stop strings, visible tokens, grammar, thinking. Pure.
+
+What a grammar is made of is decided in `olm.chat.constraints`; compiling it is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+
+from olm.chat.constraints import answer_grammar
+from olm.chat.grammar import AnswerGrammar
+from olm.chat.rendering import Rendered, ThinkTags
+from olm.chat.tools import read_tools
+from olm.chat.types import ChatPrompt, Sampling
+from olm.native.engine import Engine, ThinkingLimits
+from olm.native.prompting import Prepared
+from olm.native.wire import Turn
+
+__all__ = ["EngineRequest", "engine_request"]
+
+
+@attrs.frozen(kw_only=True)
+class EngineRequest:
+    """What `Engine.submit` is called with."""
+
+    tokens: Sequence[int]
+    sampling: Sampling
+    shift: bool
+    preserved_tokens: tuple[str, ...] = ()
+    constraint: AnswerGrammar | None = None
+    thinking: ThinkingLimits | None = None
+
+    def submit(self, engine: Engine) -> int:
+        """Queue it; returns the request's number. Raises what `Engine.submit` raises."""
+        return engine.submit(
+            self.tokens,
+            self.sampling,
+            shift=self.shift,
+            preserved_tokens=self.preserved_tokens,
+            constraint=self.constraint,
+            thinking=self.thinking,
+        )
+
+
+def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
+    """Lay out the engine's request.
+
+    Raises:
+        InvalidRequest: the form or the tools that the turn asks for cannot be.
+        NotSupported: calls are required of a model whose syntax is not known.
+    """
+    rendered = prepared.rendered
+    if rendered is None:
+        return EngineRequest(
+            tokens=prepared.tokens,
+            sampling=turn.sampling,
+            shift=turn.shift,
+            constraint=answer_grammar(turn.constraint),
+        )
+    stops = (*turn.sampling.stop, *rendered.stops)
+    return EngineRequest(
+        tokens=prepared.tokens,
+        sampling=msgspec.structs.replace(turn.sampling, stop=stops),
+        shift=turn.shift,
+        preserved_tokens=rendered.preserved_tokens,
+        constraint=_grammar(turn, rendered),
+        thinking=_limits(rendered.think, turn.sampling.think_budget),
+    )
+
+
+def _grammar(turn: Turn, rendered: Rendered) -> AnswerGrammar | None:
+    prompt = turn.prompt
+    if not (isinstance(prompt, ChatPrompt) and prompt.tools_json):
+        return answer_grammar(turn.constraint)
+    return answer_grammar(
+        turn.constraint,
+        calls=rendered.calls,
+        tools=read_tools(prompt.tools_json),
+        choice=prompt.tool_choice,
+        parallel=prompt.parallel_tool_calls,
+    )
+
+
+def _limits(tags: ThinkTags | None, budget: int) -> ThinkingLimits | None:
+    if tags is None:
+        return None
+    return ThinkingLimits(start=tags.start, ends=tags.ends, is_open=tags.is_open, budget=budget)
