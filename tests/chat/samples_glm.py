@@ -117,6 +117,11 @@ _PARIS_CALL = _args("get_weather", ("location", "Paris"))
 _READ = ("read", {"path": "/go.mod"})
 _READ_USER = "<user>read\n<arg_key>path</arg_key>\n<arg_value>/go.mod</arg_value>\n</user>"
 _LAGUNA = [
+    *(
+        _laguna(_call(f"{alias}{{}}"), calls=[(name, {})], tools=(make_tool(name, {}),))
+        for alias, name in (("write_file", "write"), ("edit_file", "edit"), ("web_fetch", "webfetch"))
+    ),
+    _laguna(_call("web_fetch{}"), calls=[("web_fetch", {})]),
     _laguna(_args("get_weather", ("location", "Paris"), ("days", "3")), calls=[("get_weather", {"location": "Paris", "days": 3})]),
     _laguna(_call("\n" + _PARIS_JSON + "\n"), calls=[_LAGUNA_PARIS]),
     _laguna(_PARIS_JSON, calls=[_LAGUNA_PARIS]),

@@ -151,6 +151,7 @@ _MIXED: list[tuple[str, dict[str, object]]] = [
             None,
             f'{_HEADER}<user>\nQ\n</user>\n<assistant>\n</think>\n<tool_call>echo\n<arg_key>text</arg_key>\n<arg_value>hello</arg_value>\n<arg_key>count</arg_key>\n<arg_value>2</arg_value>\n</tool_call>\n<tool_call>configure\n<arg_key>flag</arg_key>\n<arg_value>true</arg_value>\n<arg_key>options</arg_key>\n<arg_value>{{"mode": "fast"}}</arg_value>\n</tool_call>\n</assistant>\n<user>\nR\n</user>\n<assistant>\n</think>',
         ),
+        ([_user("Q"), _said(" ")], (), None, f"{_HEADER}<user>\nQ\n</user>\n<assistant>\n</think>\n</assistant>\n"),
         ([_user("Q"), _said("Partial")], (), None, f"{_HEADER}<user>\nQ\n</user>\n<assistant>\n</think>\nPartial\n"),
     ],
 )  # fmt: skip

@@ -240,7 +240,7 @@ class ArgCalls:
         self._events += self._writer.arguments(part)
         if end < 0:
             return ""
-        if self._span.is_broken or object_or_none("".join(self._value)) is None:
+        if object_or_none("".join(self._value)) is None:
             self._break("", text[end:])
         else:
             self._events += self._writer.end()

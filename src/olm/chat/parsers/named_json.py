@@ -155,7 +155,7 @@ class NamedJsonCalls:
             self._events += self._writer.arguments(part)
         if end < 0:
             return ""
-        if self._span.is_broken or object_or_none("".join(self._value)) is None:
+        if object_or_none("".join(self._value)) is None:
             self._break()
         else:
             self._events += self._writer.end()
