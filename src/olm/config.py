@@ -65,6 +65,11 @@ VARIABLES: Final = (
     ),
     Variable("KV_CACHE_TYPE", "f16", "type of the KV cache: f16, q8_0, q4_0, …"),
     Variable("FLASH_ATTENTION", "auto", "flash attention: 1, 0 or unset"),
+    Variable(
+        "GO_TEMPLATE",
+        "",
+        "1: use Go templates wherever a model has one; 0: the model's own; unset: whichever can do more",
+    ),
     Variable("ORIGINS", "", "further allowed CORS origins, comma separated, * as a wildcard"),
     Variable("NOPRUNE", "0", "keep unreferenced blobs at start and when a model is replaced"),
     Variable("NOHISTORY", "0", "no history file for the REPL"),
@@ -120,6 +125,7 @@ class Settings:
     context_length: int = 4096
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
+    go_template: bool | None = None
     origins: tuple[str, ...] = ()
     noprune: bool = False
     nohistory: bool = False
@@ -222,6 +228,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         context_length=env.parsed("CONTEXT_LENGTH", _count, 4096) or 4096,
         kv_cache_type=env.text("KV_CACHE_TYPE").lower() or "f16",
         flash_attention=env.parsed("FLASH_ATTENTION", _boolean, None),
+        go_template=env.parsed("GO_TEMPLATE", _boolean, None),
         origins=tuple(part.strip() for part in env.text("ORIGINS").split(",") if part.strip()),
         noprune=env.parsed("NOPRUNE", _boolean, False),
         nohistory=env.parsed("NOHISTORY", _boolean, False),

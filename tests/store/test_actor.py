@@ -104,7 +104,9 @@ async def test_create_from_a_gguf_gives_ollamas_statuses(shop: Shop) -> None:
     assert mine.details.families == ("llama",)
     assert mine.details.quantization_level == "F16"
     assert (mine.details.context_length, mine.details.embedding_length) == (512, 64)
-    assert mine.capabilities == ("tools", "thinking", "completion")
+    assert mine.capabilities == (
+        "completion",
+    )  # its renderer makes the prompts, not the Jinja text
     assert (await shop.store.show("mine")).requires == "0.14.0"
 
 

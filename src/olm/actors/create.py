@@ -11,6 +11,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import attrs
 import trio
@@ -25,24 +26,27 @@ from olm.actors.runtime import (
     streams,
 )
 from olm.actors.store import BeginCreate, Hold, Learn, Publish, Release, Store
-from olm.errors import GgufError, InvalidRequest, ModelNotFound
+from olm.errors import GgufError, InvalidRequest, ModelNotFound, TemplateError
 from olm.gguf import ModelFacts, facts_of, read_header
 from olm.gguf.reader import NOT_GGUF
 from olm.store.create_plan import (
+    Detected,
     Text,
     Wishes,
     check_files,
     check_quantize,
     config_of,
     file_layers,
+    habits_of,
+    has_template,
     plan_layers,
     refuse_formats,
 )
 from olm.store.disk import disk_errors
-from olm.store.manifests import Layer, config_layer, encode_manifest
+from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
 
-__all__ = ["CheckedRequest", "CreateJob", "Jobs", "check_request"]
+__all__ = ["CheckedRequest", "CreateJob", "Jobs", "check_request", "check_template"]
 
 _STOP_S = 10.0
 _MAX_THREADS = 2  # jobs read headers and write small files; the disk is the limit, not we
@@ -97,6 +101,29 @@ def check_request(request: CreateRequest) -> CheckedRequest:
     )
 
 
+def check_template(text: str) -> None:
+    """Parse a template that a request brings. Blocking: a long one takes a while.
+
+    Raises:
+        InvalidRequest: `template error: …`, Ollama's words with Go's behind them.
+    """
+    from olm.template.chat import ChatTemplate
+
+    try:
+        ChatTemplate(text)
+    except TemplateError as exc:
+        raise InvalidRequest(f"template error: {exc.message}") from exc
+
+
+def _detect(path: Path) -> Detected | None:
+    """Find the built-in template for a GGUF file's own. Blocking. Raises GgufError."""
+    from olm.template.builtin import match
+
+    with disk_errors("read a model's template"):
+        found = match(read_header(path).text("tokenizer.chat_template"))
+    return None if found is None else Detected(found.name, found.text, found.stops)
+
+
 class _Run(StreamMessage[Progress], frozen=True):
     """Do the work; progress until the model is there. Closing the stream cancels it."""
 
@@ -134,9 +161,14 @@ class CreateJob(Actor):
         weights = [facts for *_, facts in files if facts.kind == "model"]
         if base is None and not weights:
             raise InvalidRequest("no model among the files: FROM needs the weights of a model")
-        planned = plan_layers(base, found, request.wishes)
+        detected = None
+        if not has_template(base, request.wishes):
+            detected = await self._detect([*found, *(base.layers if base else ())])
+        new = weights[0] if weights else None
+        habits = habits_of(new, base, request.wishes)
+        planned = plan_layers(base, found, request.wishes, detected, habits.stops)
         projectors = [facts for *_, facts in files if facts.kind == "projector"]
-        config = config_of(base, weights[0] if weights else None, projectors, request.wishes)
+        config = config_of(base, new, projectors, request.wishes, habits)
         layers = await self._write(planned, out)
         stored_config, _is_new = await self._put(config)
         await out.send(Progress("writing manifest"))
@@ -167,6 +199,14 @@ class CreateJob(Actor):
         await self._store.actor.ask(Learn(str(digest), facts))
         return facts
 
+    async def _detect(self, layers: Sequence[Layer]) -> Detected | None:
+        """Look at the weights of the new model: the first model layer, its own before an inherited one."""
+        weights = next((layer for layer in layers if layer.media_type == MODEL), None)
+        if weights is None:
+            return None
+        path = self._store.blobs.path(weights.blob)
+        return await trio.to_thread.run_sync(_detect, path, limiter=self._limiter)
+
     async def _write(
         self, planned: Sequence[Layer | Text], out: StreamSink[Progress]
     ) -> list[Layer]:
@@ -175,13 +215,13 @@ class CreateJob(Actor):
         statuses: list[str] = []
         for item in planned:
             if isinstance(item, Layer):
-                layer, is_new = item, False
+                layer, is_new, status = item, False, ""
             else:
                 digest, is_new = await self._put(item.data)
-                layer = Layer(item.media_type, str(digest), len(item.data))
+                layer, status = Layer(item.media_type, str(digest), len(item.data)), item.status
             layers.append(layer)
             verb = "creating new" if is_new else "using existing"
-            statuses.append(f"{verb} layer {layer.digest}")
+            statuses.append(status or f"{verb} layer {layer.digest}")
         for status in statuses:
             await out.send(Progress(status))
         return layers
@@ -214,6 +254,10 @@ class Jobs:
     async def create(self, request: CreateRequest) -> AsyncIterator[AsyncIterator[Progress]]:
         """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more."""
         checked = check_request(request)
+        if checked.wishes.template:
+            await trio.to_thread.run_sync(
+                check_template, checked.wishes.template, limiter=self._limiter
+            )
         name = f"create-{next(self._numbers)}"
         address = await self.supervisor.start_child(
             ChildSpec(

@@ -113,14 +113,22 @@ class Release(Message[None], frozen=True):
 class StoreActor(Actor):
     """Owner of one store folder. Permanent; after a crash it opens the store again, from disk."""
 
-    __slots__ = ("_builtin", "_library", "_limiter", "_noprune", "_root")
+    __slots__ = ("_builtin", "_go_template", "_library", "_limiter", "_noprune", "_root")
 
     mailbox_size = 512
 
-    def __init__(self, root: Path, *, noprune: bool = False, builtin: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        noprune: bool = False,
+        builtin: bool = True,
+        go_template: bool | None = None,
+    ) -> None:
         self._root = root
         self._noprune = noprune
         self._builtin = builtin
+        self._go_template = go_template
         self._library: Library | None = None
         # One at a time by construction; a limiter of its own so that busy threads elsewhere cannot starve it.
         self._limiter = trio.CapacityLimiter(1)
@@ -128,7 +136,13 @@ class StoreActor(Actor):
     async def start(self) -> None:
         """Open and lock the store. Raises StoreLocked, DiskFull, StoreError."""
         self._library = await trio.to_thread.run_sync(
-            partial(Library.open, self._root, noprune=self._noprune, builtin=self._builtin),
+            partial(
+                Library.open,
+                self._root,
+                noprune=self._noprune,
+                builtin=self._builtin,
+                go_template=self._go_template,
+            ),
             limiter=self._limiter,
         )
 
@@ -231,9 +245,12 @@ def _base_of(library: Library, entry: Entry) -> Base:
     )
 
 
-def store_spec(root: Path, *, noprune: bool = False, name: str = "store") -> ChildSpec:
+def store_spec(
+    root: Path, *, noprune: bool = False, go_template: bool | None = None, name: str = "store"
+) -> ChildSpec:
     """Describe the permanent store actor for the tree. Its first start raises StoreLocked, DiskFull, StoreError."""
-    return ChildSpec(name, partial(StoreActor, root, noprune=noprune), stop_within_s=_STOP_S)
+    actor = partial(StoreActor, root, noprune=noprune, go_template=go_template)
+    return ChildSpec(name, actor, stop_within_s=_STOP_S)
 
 
 @attrs.frozen
@@ -275,7 +292,7 @@ class Store:
             model=_stored(model),
             modelfile=modelfile_text(model),
             parameters=parameters_text(model.parameters),
-            template=model.template or header.text("tokenizer.chat_template"),
+            template=_shown_template(model, header),
             model_info=kv_json(header, verbose=verbose),
             tensors=[(t.name, t.type_name, t.shape) for t in header.tensors],
             projector_info=projector,
@@ -314,6 +331,12 @@ class Store:
     async def _ask(self, message: Message[R]) -> R:
         """Ask the actor; while it restarts after a crash, wait for it under the caller's deadline."""
         return await self.actor.ask(message, wait_for_restart=True)
+
+
+def _shown_template(model: Model, header: Header) -> str:
+    """The template that prompts are made with: the Go one, or the GGUF's own when the model runs by that."""
+    jinja = header.text("tokenizer.chat_template")
+    return model.template if model.template and (model.is_rendered or not jinja) else jinja
 
 
 def _details(item: Listed | Model, parent: str = "") -> ModelDetails:

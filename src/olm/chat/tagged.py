@@ -85,8 +85,8 @@ def make_parser(
     body: Parser = _TaggedCalls(tags, names, CallWriter(new_id)) if names else _Plain()
     if think is None:
         return body
-    mode = "open" if think.is_open else "maybe"
-    return ThinkingParser(ThinkSection(mode, start=think.start, ends=think.ends), body)
+    section = ThinkSection("open" if think.is_open else "maybe", start=think.start, ends=think.ends)
+    return ThinkingParser(section, body)
 
 
 class _Plain:

@@ -18,6 +18,19 @@ __all__ = ["ModelFacts", "facts_of", "kv_json"]
 
 _HIDDEN = ("general.name", "tokenizer.chat_template")
 _F16_BYTES = 2
+_TOOL_RESULTS = (
+    "tool_response",
+    "tool_results",
+    "role'] == 'tool'",
+    'role\'] == "tool"',
+    "role\"] == 'tool'",
+    'role"] == "tool"',
+    "message.role == 'tool'",
+    'message.role == "tool"',
+    "ipython",
+)
+# An audio encoder that the engine does not use (Ollama, server/images.go).
+_MUTE_PROJECTOR = "gemma3nv"
 # Encoder-only architectures of llama.cpp: without a pooling key they still give embeddings and nothing else.
 _ENCODERS = frozenset(
     (
@@ -90,8 +103,7 @@ def facts_of(header: Header) -> ModelFacts:
         has_chat_template=bool(template),
         jinja_tools="tools" in template or "tool_call" in template,
         jinja_thinking=_jinja_thinks(template),
-        jinja_tool_turns="tool_calls" in template
-        and any(mark in template for mark in ("'tool'", '"tool"', "tool_response")),
+        jinja_tool_turns=_jinja_tool_turns(template),
         n_splits=header.integer("split.count"),
     )
 
@@ -124,7 +136,12 @@ def _has_part(header: Header, architecture: str, part: str) -> bool:
     return (
         header.integer(f"{architecture}.{part}.block_count") > 0
         or header.values.get(f"clip.has_{part}_encoder") is True
-    )
+    ) and not (part == "audio" and _is_mute(header))
+
+
+def _is_mute(header: Header) -> bool:
+    keys = ("clip.vision.projector_type", "vision.projector_type")
+    return any(header.text(key) == _MUTE_PROJECTOR for key in keys)
 
 
 def _kv_bytes_per_token(header: Header, architecture: str) -> int:
@@ -145,7 +162,14 @@ def _kv_bytes_per_token(header: Header, architecture: str) -> int:
 def _jinja_thinks(template: str) -> bool:
     if "<think>" in template and "</think>" in template:
         return True
-    return "split('</think>')" in template and "reasoning_content" not in template
+    splits = any(f"content.split({quote}</think>{quote})" in template for quote in "'\"")
+    return splits and "reasoning_content" not in template
+
+
+def _jinja_tool_turns(template: str) -> bool:
+    """Whether a template writes calls and results, by the words that Ollama looks for (`server/images.go`)."""
+    has_calls = "tool_calls" in template or "assistant_tool_call" in template
+    return has_calls and any(mark in template for mark in _TOOL_RESULTS)
 
 
 def kv_json(header: Header, *, verbose: bool = False) -> Mapping[str, object]:

@@ -35,12 +35,16 @@ from olm.store.names import Digest
 
 __all__ = [
     "Base",
+    "Detected",
+    "Habits",
     "Text",
     "Wishes",
     "check_files",
     "check_quantize",
     "config_of",
     "file_layers",
+    "habits_of",
+    "has_template",
     "plan_layers",
     "refuse_formats",
 ]
@@ -82,10 +86,29 @@ class Wishes:
 
 @attrs.frozen
 class Text:
-    """A small layer that is not stored yet."""
+    """A small layer that is not stored yet. `status`: what is reported of it instead of its digest."""
 
     media_type: str
     data: bytes
+    status: str = ""
+
+
+@attrs.frozen
+class Detected:
+    """A built-in template that stands for the one in the GGUF."""
+
+    name: str
+    text: str
+    stops: tuple[str, ...]
+
+
+@attrs.frozen
+class Habits:
+    """What models of an architecture are made with when nobody says otherwise: renderer, parser, stop strings."""
+
+    renderer: str = ""
+    parser: str = ""
+    stops: tuple[str, ...] = ()
 
 
 def check_files(files: Mapping[str, str]) -> dict[str, Digest]:
@@ -160,8 +183,47 @@ def file_layers(
     return layers
 
 
-def plan_layers(base: Base | None, files: Sequence[Layer], wishes: Wishes) -> list[Layer | Text]:
-    """Put together the layers of the new model: inherited ones, files, then what the request adds or replaces."""
+def has_template(base: Base | None, wishes: Wishes) -> bool:
+    """Whether the new model has a template layer: its own, or one that it inherits."""
+    inherited = base.layers if base else ()
+    return bool(wishes.template) or any(
+        layer.media_type in (TEMPLATE, PROMPT) for layer in inherited
+    )
+
+
+def habits_of(weights: ModelFacts | None, base: Base | None, wishes: Wishes) -> Habits:
+    """Say what new weights bring with them by their architecture (spec/ollama §1.16).
+
+    Nothing when the request or the base names a renderer or parser, or when the request has a template of its own.
+    """
+    config = base.config if base else ImageConfig()
+    named = (wishes.renderer, wishes.parser, wishes.template, config.renderer, config.parser)
+    if weights is None or any(named):
+        return Habits()
+    match weights.architecture:
+        case "gemma4":
+            return Habits("gemma4", "gemma4", ("<turn|>",))
+        case "laguna":
+            return Habits("laguna", "laguna")
+        case name if name.startswith("nemotron_h"):
+            return Habits("nemotron-3-nano", "nemotron-3-nano")
+        case _:
+            return Habits()
+
+
+def plan_layers(
+    base: Base | None,
+    files: Sequence[Layer],
+    wishes: Wishes,
+    detected: Detected | None = None,
+    stops: Sequence[str] = (),
+) -> list[Layer | Text]:
+    """Put together the layers of the new model: inherited ones, files, then what the request adds or replaces.
+
+    Args:
+        detected: the template of a model that would have none.
+        stops: stop strings for a model that would have none.
+    """
     inherited = [
         Layer(item.media_type, item.digest, item.size, base.name if base else "", item.name)
         for item in (base.layers if base else ())
@@ -171,13 +233,17 @@ def plan_layers(base: Base | None, files: Sequence[Layer], wishes: Wishes) -> li
     if wishes.template:
         replaced |= {TEMPLATE, PROMPT}
         added.append(Text(TEMPLATE, wishes.template.encode()))
+    elif detected is not None:
+        status = f"using autodetected template {detected.name}"
+        added.append(Text(TEMPLATE, detected.text.encode(), status))
     if wishes.system:
         replaced.add(SYSTEM)
         added.append(Text(SYSTEM, wishes.system.encode()))
     added += [Text(LICENSE, text.encode()) for text in wishes.licenses]
-    if wishes.parameters:
+    stops = detected.stops if detected else stops
+    if wishes.parameters or stops:
         replaced.add(PARAMS)
-        added.append(Text(PARAMS, _params(base, wishes.parameters)))
+        added.append(Text(PARAMS, _params(base, wishes.parameters, stops)))
     if wishes.messages:
         replaced.add(MESSAGES)
         added.append(Text(MESSAGES, encode_messages(wishes.messages)))
@@ -185,14 +251,22 @@ def plan_layers(base: Base | None, files: Sequence[Layer], wishes: Wishes) -> li
     return [*kept, *files, *added]
 
 
-def _params(base: Base | None, wanted: Mapping[str, object]) -> bytes:
-    """Merge key by key, the request winning; keys in order, as Go writes maps. What olm does not know is inherited."""
-    merged = {**(base.parameters if base else {}), **coerce_options(wanted)}
+def _params(base: Base | None, wanted: Mapping[str, object], stops: Sequence[str]) -> bytes:
+    """Merge key by key, the request winning; keys in order, as Go writes maps. What olm does not know is inherited.
+
+    `stops` count only where nobody has set any.
+    """
+    default = {"stop": list(stops)} if stops else {}
+    merged = {**default, **(base.parameters if base else {}), **coerce_options(wanted)}
     return msgspec.json.encode(dict(sorted(merged.items())))
 
 
 def config_of(
-    base: Base | None, weights: ModelFacts | None, projectors: Sequence[ModelFacts], wishes: Wishes
+    base: Base | None,
+    weights: ModelFacts | None,
+    projectors: Sequence[ModelFacts],
+    wishes: Wishes,
+    habits: Habits,
 ) -> bytes:
     """Write the config blob.
 
@@ -200,6 +274,7 @@ def config_of(
         base: whose config is inherited where nothing says otherwise.
         weights: facts of a model file of the request, None when the weights are inherited.
         projectors: facts of its projector files.
+        habits: of the weights.
     """
     config = base.config if base else ImageConfig()
     if weights is not None:
@@ -220,8 +295,8 @@ def config_of(
         msgspec.structs.replace(
             config,
             model_families=tuple(families) or None,
-            renderer=wishes.renderer or config.renderer,
-            parser=wishes.parser or config.parser,
+            renderer=wishes.renderer or config.renderer or habits.renderer,
+            parser=wishes.parser or config.parser or habits.parser,
             requires=wishes.requires.removeprefix("v") or config.requires,
             architecture="amd64",
             os="linux",

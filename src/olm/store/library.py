@@ -14,7 +14,7 @@ from pathlib import Path
 from olm.errors import CorruptStore, DiskFull, InvalidName, ModelNotFound, StoreError
 from olm.store.blobs import BlobStore
 from olm.store.builtin import ensure_builtin, note_removed
-from olm.store.capabilities import capabilities
+from olm.store.capabilities import Sources, capabilities
 from olm.store.catalog import Catalog, Entry
 from olm.store.disk import StoreLock, disk_errors
 from olm.store.gc import Janitor, maintain
@@ -31,7 +31,14 @@ _log = logging.getLogger(__name__)
 class Library:
     """An open store. Not thread safe: its owner calls it from one thread at a time."""
 
-    def __init__(self, root: Path, lock: StoreLock | None, *, noprune: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        lock: StoreLock | None,
+        *,
+        noprune: bool,
+        go_template: bool | None = None,
+    ) -> None:
         """Private: use `open`."""
         self.root = root
         self.blobs = BlobStore(root / "blobs")
@@ -42,15 +49,24 @@ class Library:
         self._models: dict[ModelName, Model] = {}
         self._lock = lock
         self._noprune = noprune
+        self._go_template = go_template
 
     @classmethod
-    def open(cls, root: Path, *, noprune: bool = False, builtin: bool = True) -> Library:
+    def open(
+        cls,
+        root: Path,
+        *,
+        noprune: bool = False,
+        builtin: bool = True,
+        go_template: bool | None = None,
+    ) -> Library:
         """Open a store for a daemon: create its folders, lock it, put it in order, add the built-in model.
 
         Args:
             root: the store's folder; made if it is missing.
             noprune: leave unreferenced blobs alone (OLLAMA_NOPRUNE).
             builtin: make the built-in model present.
+            go_template: OLLAMA_GO_TEMPLATE: whether Go templates are used where there are any; None: by what they offer.
 
         Raises:
             StoreLocked: another daemon has it.
@@ -61,7 +77,7 @@ class Library:
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         lock = StoreLock(root)
         try:
-            library = cls(root, lock, noprune=noprune)
+            library = cls(root, lock, noprune=noprune, go_template=go_template)
             if builtin:
                 ensure_builtin(root, library.blobs, library.manifests)
             maintain(
@@ -120,7 +136,13 @@ class Library:
             raise ModelNotFound(f"model '{name}' not found")
         known = self._models.get(entry.name)
         if known is None or known.entry != entry or not has_files(known, self.blobs):
-            known = read_model(entry, self.catalog.config(entry), self.blobs, self.index)
+            known = read_model(
+                entry,
+                self.catalog.config(entry),
+                self.blobs,
+                self.index,
+                go_template=self._go_template,
+            )
             self._models[entry.name] = known
         return known
 
@@ -143,8 +165,14 @@ class Library:
             template = self.index.template(templates[-1].blob) if templates else None
         except CorruptStore:
             template = None
-        known = capabilities(config.capabilities or (), facts, template, projectors)
-        return Listed(entry, config, facts, known)
+        sources = Sources(
+            config=config,
+            facts=facts,
+            template=template,
+            projectors=projectors,
+            go_template=self._go_template,
+        )
+        return Listed(entry, config, facts, capabilities(sources))
 
     # -- changing ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from olm.chat.types import ChatMessage
 from olm.errors import CorruptStore, NotYetSupported
 from olm.gguf import ModelFacts
 from olm.store.blobs import BlobStore
-from olm.store.capabilities import capabilities, uses_go_template
+from olm.store.capabilities import Sources, capabilities, is_rendered, uses_go_template
 from olm.store.catalog import Entry
 from olm.store.index import FactsIndex
 from olm.store.manifests import (
@@ -48,7 +48,8 @@ class Listed:
 class Model:
     """A model resolved: paths of blobs that are in the store, texts and values of its small layers.
 
-    `parent` is the model its weights were inherited from; `prefers_go_template` what Ollama would render with.
+    `parent` is the model its weights were inherited from; `prefers_go_template`: prompts are made with the Go template;
+    `is_rendered`: with it, or by a named renderer or parser, and not by the GGUF's own template.
     """
 
     entry: Entry
@@ -61,6 +62,7 @@ class Model:
     adapters: tuple[Path, ...]
     template: str
     prefers_go_template: bool
+    is_rendered: bool
     system: str
     messages: tuple[ChatMessage, ...]
     parameters: Mapping[str, object]
@@ -68,8 +70,15 @@ class Model:
     capabilities: tuple[str, ...]
 
 
-def read_model(entry: Entry, config: ImageConfig, blobs: BlobStore, index: FactsIndex) -> Model:
-    """Read the layers of a model.
+def read_model(
+    entry: Entry,
+    config: ImageConfig,
+    blobs: BlobStore,
+    index: FactsIndex,
+    *,
+    go_template: bool | None = None,
+) -> Model:
+    """Read the layers of a model. `go_template` is OLM_GO_TEMPLATE.
 
     Raises:
         CorruptStore: a blob is missing, cut or damaged.
@@ -89,8 +98,13 @@ def read_model(entry: Entry, config: ImageConfig, blobs: BlobStore, index: Facts
         _check_size(layer, blobs, shortest)
     facts = index.weights(layers[0].blob)
     templates = manifest.of_type(TEMPLATE) or manifest.of_type(PROMPT)
-    template = index.template(templates[-1].blob) if templates else None
-    projectors = [index.weights(layer.blob) for layer in manifest.of_type(PROJECTOR)]
+    sources = Sources(
+        config=config,
+        facts=facts,
+        template=index.template(templates[-1].blob) if templates else None,
+        projectors=[index.weights(layer.blob) for layer in manifest.of_type(PROJECTOR)],
+        go_template=go_template,
+    )
     systems, licenses = _texts(manifest.of_type(SYSTEM), blobs), manifest.of_type(LICENSE)
     return Model(
         entry=entry,
@@ -102,12 +116,13 @@ def read_model(entry: Entry, config: ImageConfig, blobs: BlobStore, index: Facts
         projectors=tuple(blobs.path(layer.blob) for layer in manifest.of_type(PROJECTOR)),
         adapters=tuple(blobs.path(layer.blob) for layer in manifest.of_type(ADAPTER)),
         template=_texts(templates, blobs)[-1] if templates else "",
-        prefers_go_template=uses_go_template(facts, template),
+        prefers_go_template=uses_go_template(sources),
+        is_rendered=is_rendered(sources),
         system=systems[-1] if systems else "",
         messages=_messages(manifest.of_type(MESSAGES), blobs),
         parameters=_params(manifest.of_type(PARAMS), blobs),
         licenses=_texts(licenses, blobs),
-        capabilities=capabilities(config.capabilities or (), facts, template, projectors),
+        capabilities=capabilities(sources),
     )
 
 
