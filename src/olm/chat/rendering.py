@@ -40,6 +40,7 @@ class Rendered:
         stops: strings that end an answer besides the request's own.
         preserved_tokens: special tokens that the parser must see.
         think: None when the answer cannot hold thinking (the model has none, or the prompt has closed it).
+        content_headers: see `ParserFamily`.
         calls: how tool calls look, for a grammar; None without tools or without a known syntax.
         make_parser: makes the parser of this answer; called once, when generation starts.
     """
@@ -49,4 +50,5 @@ class Rendered:
     stops: tuple[str, ...] = ()
     preserved_tokens: tuple[str, ...] = ()
     think: ThinkTags | None = None
+    content_headers: tuple[str, ...] = ()
     calls: CallSyntax | ToolGrammar | None = None

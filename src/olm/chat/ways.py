@@ -62,6 +62,7 @@ def render(prompt: ChatPrompt | InfillPrompt, *, jinja: Jinja, new_id: NewId) ->
         stops=base.stops,
         preserved_tokens=family.preserved_tokens,
         think=_family_tags(family, prompt.think, base.text),
+        content_headers=family.content_headers,
         calls=family.calls if tools else None,
     )
 

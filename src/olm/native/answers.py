@@ -47,7 +47,8 @@ class TurnAnswer:
                 self._piece(event)
             case native.Done():
                 self._piece(event)
-                self._push(self._parse(None), ())
+                rest = self._parse(None)
+                self._push(rest if event.reason == "stop" else _broken_off(rest), ())
                 self.feed.push(self._done(event))
             case Failed():
                 self.feed.fail(_run_error(event))
@@ -101,6 +102,27 @@ class TurnAnswer:
             truncated=self._truncated,
             malformed=self._malformed,
         )
+
+
+def _broken_off(rest: Sequence[types.AnswerEvent]) -> list[types.AnswerEvent]:
+    """Take back the calls that a parser completed by guess at the end of a text that was cut off.
+
+    A model may forget the last marker, and then the call is whole. But when it ran out of tokens, half of an argument may
+    be missing, and nobody should run such a call: it comes back as text.
+    """
+    kept: list[types.AnswerEvent] = []
+    started = {event.index for event in rest if isinstance(event, types.CallStart)}
+    for event in rest:
+        match event:
+            case types.CallEnd(index, types.ToolCall() as call):
+                kept += [] if index in started else [types.CallEnd(index, None)]
+                text = f"{call.name} {call.arguments_json}"
+                kept.append(types.Piece(content=text, malformed=True))
+            case types.CallStart() | types.CallArguments():
+                pass
+            case _:
+                kept.append(event)
+    return kept
 
 
 class EmbeddingAnswer:

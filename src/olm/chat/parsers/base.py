@@ -70,6 +70,8 @@ class ParserFamily:
         thinks: its habit when a request does not say.
         preserved_tokens: special tokens that must be seen in the text.
         think_start, think_ends: tags around thinking; empty when it has none or marks it otherwise.
+        content_headers: what may stand before content without being content (behind thinking, at the beginning), for
+            families that head every part of an answer; a form of the content begins behind it.
         calls: None when calls cannot be constrained.
     """
 
@@ -80,6 +82,7 @@ class ParserFamily:
     preserved_tokens: tuple[str, ...] = ()
     think_start: str = ""
     think_ends: tuple[str, ...] = ()
+    content_headers: tuple[str, ...] = ()
     calls: CallSyntax | None = None
 
 

@@ -19,7 +19,7 @@ from olm.chat.parsers.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
-__all__ = ["CONTENT_HEADERS", "resolve"]
+__all__ = ["resolve"]
 
 _START: Final = "<|start|>"
 _MESSAGE: Final = "<|message|>"
@@ -30,7 +30,7 @@ _MAX_HEADER: Final = 256
 """A header is a name; what goes on longer without `<|message|>` is an answer without one."""
 _HEADER: Final = re.compile(r"<\|start\|>assistant(?: to=([^\s<]*))?(<.*)?", re.DOTALL)
 
-CONTENT_HEADERS: Final = (_PREFIX + " to=user" + _MESSAGE, " to=user" + _MESSAGE)
+_CONTENT_HEADERS: Final = (_PREFIX + " to=user" + _MESSAGE, " to=user" + _MESSAGE)
 """What stands before content: behind the end of thinking, and at the very beginning of an answer."""
 
 
@@ -275,6 +275,7 @@ parser(
         preserved_tokens=(_START, _MESSAGE, _MORE, _END),
         think_start=" to=self" + _MESSAGE,
         think_ends=(_MORE,),
+        content_headers=_CONTENT_HEADERS,
         # The recipient stands before this, so that `to=user` and `to=self` do not trigger it.
         calls=CallSyntax((_MESSAGE + ATEM,), _lark),
     ),

@@ -25,7 +25,7 @@ from olm.chat.parsers.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
-__all__ = ["CONTENT_HEADERS", "Header", "read_header"]
+__all__ = ["Header", "read_header"]
 
 _START: Final = "<|start|>"
 _CHANNEL: Final = "<|channel|>"
@@ -37,7 +37,7 @@ _FUNCTIONS: Final = "functions."
 _MAX_HEADER: Final = 256
 """A header is a few words; what goes on longer without `<|message|>` is an answer without one."""
 
-CONTENT_HEADERS: Final = (
+_CONTENT_HEADERS: Final = (
     _START + "assistant" + _CHANNEL + "final" + _MESSAGE,
     _CHANNEL + "final" + _MESSAGE,
 )
@@ -233,6 +233,7 @@ parser(
         preserved_tokens=(_START, _END, _MESSAGE, _CHANNEL, _CONSTRAIN),
         think_start=_CHANNEL + "analysis" + _MESSAGE,
         think_ends=(_END,),
+        content_headers=_CONTENT_HEADERS,
         calls=CallSyntax(
             (
                 f"{_CHANNEL}commentary to={_FUNCTIONS}",
