@@ -17,7 +17,7 @@ from olm.chat.parsers.sections import CallReader, TextWithCalls
 from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 
-__all__: list[str] = []
+__all__ = ()
 
 _CALL: Final = "<tool_call>"
 _CALL_END: Final = "</tool_call>"

@@ -12,7 +12,7 @@ from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, 
 from olm.chat.parsers.thinking import ThinkingParser, ThinkSection, is_opened_by
 from olm.chat.parsers.xml_calls import CALL, CALL_END, text_with_xml_calls, xml_lark
 
-__all__: list[str] = []
+__all__ = ()
 
 
 def _make_coder(inp: ParseInput) -> Parser:

@@ -19,7 +19,7 @@ from olm.chat.renderers.qwen_parts import END, HOW_TO_CALL, START, is_at, turn
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _NO_THINKING: Final = "<think></think>"
 _EFFICIENT: Final = "\n\n{reasoning effort: efficient}"

@@ -23,7 +23,7 @@ from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, Think
 from olm.errors import InvalidRequest
 
-__all__: list[str] = []
+__all__ = ()
 
 _TOOLS: Final = "# Tools\n\nYou have access to the following functions:\n\n<tools>"
 _HARD: Final = (

@@ -16,7 +16,7 @@ from olm.chat.renderers.tool_fields import function_fields
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _TOOLS = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
