@@ -15,6 +15,7 @@ __all__ = [
     "called",
     "called_callee",
     "dot_value",
+    "failing",
     "field_chain",
     "method_call",
     "short_circuit",
@@ -24,6 +25,17 @@ __all__ = [
 
 AnyArgument = Mapping[Parameter, Expression]
 """An argument for each kind of parameter that it may go to."""
+
+
+def failing(message: str, site: Site, final: Expression | None) -> Expression:
+    """Raise an error, after what comes by the pipe was computed, which may raise its own."""
+
+    def fail(frame: Frame, dot: object) -> object:
+        if final is not None:
+            final(frame, dot)
+        raise site.error(message)
+
+    return fail
 
 
 def dot_value(_frame: Frame, dot: object) -> object:
@@ -86,6 +98,8 @@ def method_call(
     final: Expression | None,
     site: Site,
     missing: MissingKey,
+    *,
+    is_boxed: bool,
 ) -> Expression:
     """Call a method with arguments; anything else that has the name is an error."""
     n_given = len(given) + (final is not None)
@@ -98,7 +112,9 @@ def method_call(
         if method is None:
             if isinstance(value, dict):
                 raise site.error(f"{name} is not a method but has arguments")
-            field_of(value, name, site, missing, is_boxed=False)
+            found = field_of(value, name, site, missing, is_boxed=is_boxed)
+            if value is INVALID:
+                return found
             raise site.error(f"{name} has arguments but cannot be invoked as function")
         complaint = count_complaint(method, name, n_given, len(given))
         if complaint is not None:

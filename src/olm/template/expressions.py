@@ -16,6 +16,7 @@ from olm.template.closures import (
     called,
     called_callee,
     dot_value,
+    failing,
     field_chain,
     method_call,
     short_circuit,
@@ -74,13 +75,8 @@ class ExpressionCompiler:
     def _site(self, node: Node | None = None) -> Site:
         return Site(self._file, self._name, self._at if node is None else node)
 
-    def _failing(self, message: str) -> Expression:
-        site = self._site()
-
-        def fail(_frame: Frame, _dot: object) -> object:
-            raise site.error(message)
-
-        return fail
+    def _failing(self, message: str, final: Expression | None = None) -> Expression:
+        return failing(message, self._site(), final)
 
     def _declare(self, name: str) -> int:
         slot = self.n_slots
@@ -137,7 +133,7 @@ class ExpressionCompiler:
         self, first: Node, args: Sequence[Node], final: Expression | None
     ) -> Expression | None:
         if args or final is not None:
-            return self._failing(f"can't give argument to non-function {first}")
+            return self._failing(f"can't give argument to non-function {first}", final)
         return None
 
     def _constant(self, node: Node) -> Expression:
@@ -214,8 +210,9 @@ class ExpressionCompiler:
             return field_chain(owner, tuple(names), site, missing, is_boxed=is_boxed)
         if len(names) > 1:
             owner = field_chain(owner, tuple(names[:-1]), site, missing, is_boxed=is_boxed)
+            is_boxed = True
         given = [self._any_argument(arg) for arg in args]
-        return method_call(owner, names[-1], given, final, site, missing)
+        return method_call(owner, names[-1], given, final, site, missing, is_boxed=is_boxed)
 
     def _any_argument(self, node: Node) -> AnyArgument:
         # Which method is meant, and what it takes, is only known when it runs: an argument for every kind of parameter.
@@ -233,7 +230,7 @@ class ExpressionCompiler:
         n_given = len(args) + (final is not None)
         complaint = count_complaint(function, name, n_given, len(args))
         if complaint is not None:
-            return self._failing(complaint)
+            return self._failing(complaint, final)
         given = [
             self._argument(arg, parameter_of(function, index)) for index, arg in enumerate(args)
         ]

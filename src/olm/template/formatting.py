@@ -20,7 +20,6 @@ from olm.template.values import (
     Function,
     FunctionError,
     GoStruct,
-    go_type_of,
     text_of,
     type_name,
 )
@@ -40,6 +39,10 @@ def shown(value: object) -> str:
         return value
     if value is INVALID or value is None:
         return "<no value>"
+    if isinstance(value, GoStruct) and value.go_type.text is None:
+        return _struct(
+            value, "v", PLAIN, 0
+        )  # an action looks through a pointer, so there is no `&`
     return format_value(value, "v", PLAIN)
 
 
@@ -97,7 +100,10 @@ def format_value(value: object, verb: str, spec: Spec, *, depth: int = 0) -> str
         if text is not None:
             return _string(text, verb, spec) or ""
     written = _WRITERS[_kind(value)](value, verb, spec, depth)
-    return _bad_verb(value, verb, spec) if written is None else written
+    if written is None:
+        return _bad_verb(value, verb, spec)
+    is_pointer = not depth and isinstance(value, GoStruct) and value.go_type.is_pointer
+    return f"&{written}" if is_pointer else written
 
 
 def _nil(verb: str, spec: Spec, depth: int) -> str:
@@ -171,7 +177,8 @@ def _bytes(value: object, verb: str, spec: Spec, depth: int) -> str | None:
     if verb in "xX":
         return _hex_text(value, verb, spec)
     if verb == "v" and spec.sharp_v:
-        return f"[]byte{{{', '.join(f'0x{byte:x}' for byte in value)}}}"
+        name = "[]uint8" if depth else "[]byte"
+        return f"{name}{{{', '.join(f'0x{byte:x}' for byte in value)}}}"
     return _list([Byte(byte) for byte in value], verb, spec, depth)
 
 
@@ -192,7 +199,7 @@ def _map(value: object, verb: str, spec: Spec, depth: int) -> str | None:
     )
 
 
-def _struct(value: object, verb: str, spec: Spec, depth: int) -> str | None:
+def _struct(value: object, verb: str, spec: Spec, depth: int) -> str:
     assert isinstance(value, GoStruct), "the table of writers says so"
     named = spec.plus_v or spec.sharp_v
     items = [
@@ -295,8 +302,7 @@ class _Formatter:
             arg = self._args[self._next]
             if ((spec.width or 0) + (spec.precision or 0)) * _leaves(arg) > self._room:
                 raise _too_long(self._limit)
-            pointer = "&" if _is_shown_pointer(arg, verb, spec) else ""
-            self._write(pointer + format_value(arg, verb, PLAIN if spec == PLAIN else spec))
+            self._write(format_value(arg, verb, PLAIN if spec == PLAIN else spec))
             self._next += 1
 
     def _width(self, spec: Spec, has_index: bool) -> tuple[Spec, bool]:
@@ -375,10 +381,3 @@ def _leaves(value: object) -> int:
     if isinstance(value, GoStruct):
         return sum(_leaves(value.go_field(name)) for name in value.go_type.fields)
     return len(value) if isinstance(value, bytes) else 1
-
-
-def _is_shown_pointer(value: object, verb: str, spec: Spec) -> bool:
-    go_type = go_type_of(value)
-    if go_type is None or not go_type.is_pointer or verb in "Tp":
-        return False
-    return go_type.text is None or verb not in "vsxXq" or spec.sharp_v

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from olm.template import comparing
 from olm.template.escaping import html_text, js_text, query_text
-from olm.template.formatting import go_print, go_printf, go_println
+from olm.template.formatting import go_print, go_printf, go_println, shown
 from olm.template.quoting import from_bytes, to_bytes
 from olm.template.values import (
     INVALID,
@@ -20,6 +20,7 @@ from olm.template.values import (
     FunctionError,
     GoList,
     GoMap,
+    GoStruct,
     is_true,
     string_size,
     type_name,
@@ -65,8 +66,8 @@ def _special(*_args: object) -> NoReturn:
 
 
 def _something(value: object) -> object:
-    # Where text is escaped, nil prints as it does in an action.
-    return "<no value>" if value is None else value
+    # Where text is escaped, nil and pointers print as they do in an action.
+    return shown(value) if value is None or isinstance(value, GoStruct) else value
 
 
 def _length(item: object) -> int:

@@ -81,8 +81,10 @@ def _text(value: object, *, is_sorted: bool) -> str:
         return go_json(base64.b64encode(value).decode())
     if isinstance(value, str):
         return go_json(to_bytes(value).decode("utf-8", "replace"))
-    if value is None or isinstance(value, int):
+    if value is None or isinstance(value, bool):
         return go_json(value)
+    if isinstance(value, int):
+        return str(int(value))
     raise FunctionError(f"json: unsupported type: {type_name(value)}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import attrs
 
@@ -23,6 +23,7 @@ from olm.template.nodes import (
     TextNode,
     WithNode,
 )
+from olm.template.quoting import quote
 from olm.template.running import Expression, Frame, Site, Statement
 from olm.template.values import INVALID, Byte, Function, is_true, type_name
 
@@ -66,6 +67,7 @@ class _Compiler(ExpressionCompiler):
     """Adds statements to expressions."""
 
     bodies: Callable[[str], Body | None]
+    _n_continues = 0
 
     def listing(self, node: ListNode | None) -> Statement:
         if node is None:
@@ -99,6 +101,7 @@ class _Compiler(ExpressionCompiler):
             case BreakNode():
                 return _break
             case ContinueNode():
+                self._n_continues += 1
                 return _continue
             case ListNode():
                 return self.listing(node)
@@ -134,10 +137,9 @@ class _Compiler(ExpressionCompiler):
         moves_dot = isinstance(node, WithNode)
         with self._scope():
             value = self._pipeline(node.pipe)[0]
-            was_boxed = self._dot_is_boxed
-            self._dot_is_boxed = was_boxed and not moves_dot
-            body = self.listing(node.body)
-            self._dot_is_boxed = was_boxed
+            with self._scope():
+                self._dot_is_boxed = self._dot_is_boxed and not moves_dot
+                body = self.listing(node.body)
             otherwise = self.listing(node.otherwise)
 
         def chosen(frame: Frame, dot: object) -> None:
@@ -157,7 +159,7 @@ class _Compiler(ExpressionCompiler):
         def invoked(frame: Frame, dot: object) -> None:
             body = bodies(name)
             if body is None:
-                raise site.error(f'template "{name}" not defined')
+                raise site.error(f"template {quote(name)} not defined")
             run = frame.run
             run.enter(site)
             run.charge(body.n_nodes, site)
@@ -171,37 +173,48 @@ class _Compiler(ExpressionCompiler):
         with self._scope():
             value, slots = self._pipeline(node.pipe)
             blamed = self._site()
-            n_before = self.n_nodes
+            n_before, n_continues = self.n_nodes, self._n_continues
             if slots and not node.pipe.is_assign:
                 self._boxed_slots.add(slots[-1])
-            was_boxed, self._dot_is_boxed = self._dot_is_boxed, True
             with self._scope():
+                self._dot_is_boxed = True
                 body = self.listing(node.body)
+            if self._n_continues > n_continues:
+                body = _continuing(body)
             n_nodes = self.n_nodes - n_before + 1
-            self._dot_is_boxed = was_boxed
             otherwise = self.listing(node.otherwise)
-        site = self._site(node)
+        last, first = (slots[-1], slots[0]) if slots else (None, None)
+        n_slots, site = len(slots), self._site(node)
 
         def looped(frame: Frame, dot: object) -> None:
-            found = value(frame, dot)
-            charge, values = frame.run.charge, frame.slots
+            charge, variables = frame.run.charge, frame.slots
             is_empty = True
             try:
-                for index, item in _items(found, len(slots), blamed):
+                for index, item in _items(value(frame, dot), n_slots, blamed):
                     is_empty = False
                     charge(n_nodes, site)
-                    if slots:
-                        values[slots[-1]] = item
-                        if len(slots) > 1:
-                            values[slots[0]] = index
-                    with suppress(_Continue):
-                        body(frame, item)
-            except _Break:
+                    if last is not None and first is not None:
+                        variables[first] = index
+                        variables[last] = item
+                    body(frame, item)
+                if is_empty:
+                    otherwise(frame, dot)
+            except (
+                _Break
+            ):  # from the part after else, too: there it ends this loop, not the one around it
                 pass
-            if is_empty:
-                otherwise(frame, dot)
 
         return looped
+
+
+def _continuing(body: Statement) -> Statement:
+    def continuing(frame: Frame, dot: object) -> None:
+        try:  # noqa: SIM105 - a context manager would cost as much as a small body
+            body(frame, dot)
+        except _Continue:
+            pass
+
+    return continuing
 
 
 def _items(value: object, n_variables: int, site: Site) -> Iterator[tuple[object, object]]:
