@@ -10,10 +10,12 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
 
 from chat.chat_kit import Answer, answer_of, cut, joined
 from olm.chat.rendering import ThinkTags
@@ -311,3 +313,49 @@ def test_the_syntax_of_calls_is_written_for_grammars() -> None:
     assert several.lark(offered, True).startswith('calls: "[TOOL_CALLS] [" call_list "]"\n')
     assert '"parameters"' in several.lark(offered, True)
     assert tag_syntax(Tags(calls=DEEPSEEK)) is None
+
+
+@pytest.mark.parametrize("tag", [JSON, LIST])
+def test_bare_calls_have_a_syntax_only_where_a_call_must_come(tag: str) -> None:
+    assert tag_syntax(Tags(calls=tag)) is None
+    assert tag_syntax(Tags(calls=tag), is_required=True) is not None
+
+
+def test_tags_are_named_that_may_be_special_tokens() -> None:
+    tags = Tags(think_start="<think>", think_end="</think>", calls=QWEN)
+
+    assert tags.marks == ("<think>", "</think>", "<tool_call>", "</tool_call>")
+    assert Tags().marks == ()
+
+
+@pytest.mark.parametrize("tag", [QWEN, JSON, LIST, MISTRAL, "[X]"])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_what_the_grammar_allows_the_parser_reads(tag: str, parallel: bool) -> None:
+    """The grammar is compiled by the real llguidance."""
+    offered = read_tools(
+        '[{"function": {"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}}]'
+    )
+    syntax = tag_syntax(Tags(calls=tag), is_required=True)
+    assert syntax is not None
+    one, closing = '{"name":"add","arguments":{"a":1}}', Tags(calls=tag).calls_end
+    if tag.endswith("[") and not closing:
+        text = f"{tag}{one},{one}]" if parallel else f"{tag}{one}]"
+    else:
+        call_text = f"{'' if tag == JSON else tag}{one}{closing}"
+        text = call_text * (1 + parallel)
+    grammar = LLMatcher.grammar_from_lark("start: calls\n" + syntax.lark(offered, parallel))
+
+    assert LLMatcher.validate_grammar(grammar, tokenizer()) == ""
+    assert len(answer(text, tag, ["add"]).calls) == 1 + parallel
+    assert accepts(grammar, text)
+    assert not accepts(grammar, text.replace("add", "sub"))
+
+
+@cache
+def tokenizer() -> LLTokenizer:
+    return LLTokenizer("byte")
+
+
+def accepts(grammar: str, text: str) -> bool:
+    matcher = LLMatcher(tokenizer(), grammar)
+    return all(matcher.consume_token(byte) for byte in text.encode()) and matcher.is_accepting()

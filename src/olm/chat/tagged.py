@@ -46,6 +46,17 @@ class Tags:
     arguments: str = "arguments"
 
     @property
+    def marks(self) -> tuple[str, ...]:
+        """Texts that must be seen in an answer even where they are special tokens of the model."""
+        marks = (
+            self.think_start,
+            self.think_end,
+            "" if self.is_bare else self.calls,
+            self.calls_end,
+        )
+        return tuple(mark for mark in marks if mark)
+
+    @property
     def is_bare(self) -> bool:
         """Whether calls are JSON without a tag."""
         return self.calls in _BARE
@@ -163,12 +174,15 @@ class _TaggedCalls:
         return [Piece(content=content)] if content else []
 
 
-def tag_syntax(tags: Tags) -> CallSyntax | None:
+def tag_syntax(tags: Tags, *, is_required: bool = False) -> CallSyntax | None:
     """Say how the model writes calls, for a grammar; None where the template does not tell.
 
-    Bare calls begin as an answer in JSON does, so their syntax is for answers that must be calls.
+    Args:
+        is_required: the answer must be a call. Bare calls have a syntax only then: any bracket of the content would
+            begin one.
     """
-    if tags.is_bare or tags.calls.endswith("[") or tags.calls_end:
+    is_list = tags.calls.endswith("[")
+    if (is_required or not tags.is_bare) and (tags.is_bare or is_list or tags.calls_end):
         return CallSyntax((tags.calls,), partial(_lark, tags))
     return None
 
