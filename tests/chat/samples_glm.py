@@ -135,6 +135,8 @@ _LAGUNA = [
     _laguna("I'll read the file for you.\n" + _READ_USER + "\nDone.", "I'll read the file for you.Done.", calls=[_READ]),
     _laguna('I\'ll run it.<user>\n{"name":"bash","arguments":{"command":"git diff"}}\n</user>', "I'll run it.", calls=[("bash", {"command": "git diff"})]),
     _laguna("<user>hello</user>", "<user>hello</user>"),
+    _laguna("<user>< x", "<user>< x"),
+    _laguna(_PARIS_JSON + "}] x", "}] x", calls=[_LAGUNA_PARIS]),
     _laguna('a <user> or {x} {"name": "Bob"} b', 'a <user> or {x} {"name": "Bob"} b'),
     _laguna("<think>Need to reason.</think>\nDirect answer.", "Direct answer."),
     _laguna("<think>Need to reason.</think>\n" + _PARIS_CALL, calls=[_LAGUNA_PARIS]),

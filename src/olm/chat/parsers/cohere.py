@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from olm.chat.parsers.bare_json import BareJsonCall
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.calls import CallWriter
 from olm.chat.parsers.grammar import call_rules, json_object, literal, parameters_schema
-from olm.chat.parsers.json_calls import JsonCalls, JsonKeys, JsonSpan
+from olm.chat.parsers.json_calls import JsonKeys
 from olm.chat.parsers.mixed import think_mode
 from olm.chat.parsers.sections import CallReader, TextBefore
 from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
@@ -112,15 +113,17 @@ class _Actions:
         self._writer = writer
         self._before = TextBefore(("{", _ACTION_END))
         self._between: list[str] = []
-        self._call: JsonCalls | None = None
-        self._span = JsonSpan()
+        self._call: BareJsonCall | None = None
 
     def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
         """Take more text: events, and the text behind the list or None."""
         events: list[AnswerEvent] = []
         while text:
             if self._call is not None:
-                text = self._push_call(self._call, text, events)
+                more, rest = self._call.push(text)
+                events += more
+                self._call = self._call if rest is None else None
+                text = rest or ""
                 continue
             between, marker, text = self._before.push(text)
             self._between.append(between)
@@ -129,20 +132,9 @@ class _Actions:
             if marker == _ACTION_END:
                 return events, text
             if marker:
-                self._call, self._span = JsonCalls(self._writer, "", "", keys=_KEYS), JsonSpan()
+                self._call = BareJsonCall(self._writer, _KEYS)
                 text = marker + text
         return events, None
-
-    def _push_call(self, call: JsonCalls, text: str, events: list[AnswerEvent]) -> str:
-        end = self._span.push(text)
-        more, rest = call.push(text if end < 0 else text[:end])
-        events += more
-        if end < 0:
-            return ""
-        if rest is None:
-            events += call.finish()[0]
-        self._call = None
-        return text[end:]
 
     def _junk(self) -> list[AnswerEvent]:
         """Give back what stood between calls if it is more than the list's own marks."""

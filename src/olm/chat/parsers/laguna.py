@@ -7,13 +7,15 @@ Thinking that was not asked for is dropped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Final
 
 from olm.chat.parsers.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
+from olm.chat.parsers.bare_json import BareJsonCall
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.json_calls import JsonCalls
+from olm.chat.parsers.json_calls import JsonKeys
 from olm.chat.parsers.mixed import MixedText, think_mode
 from olm.chat.parsers.sections import CallReader, TextBefore
 from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
@@ -31,6 +33,7 @@ _ALIASES: Final = {
     "edit_file": "edit",
     "web_fetch": "webfetch",
 }
+_NAME: Final = re.compile(r"[^\s<{]+")
 _MAX_HEAD: Final = 200
 """Characters in which a call amid text must have named its tool."""
 
@@ -86,7 +89,7 @@ def _body(inp: ParseInput, *, is_on: bool) -> MixedText:
         return _Perhaps(marker, tools, lambda: ArgCalls(writer, tools, marker, _USER_END))
 
     def open_json(marker: str) -> CallReader:
-        return _Perhaps(marker, tools, lambda: JsonCalls(writer, "", ""))
+        return _Perhaps(marker, tools, lambda: BareJsonCall(writer, JsonKeys()))
 
     openers: dict[str, Callable[[str], CallReader]] = {
         CALL: open_call,
@@ -188,9 +191,8 @@ def _names_a_call(text: str, names: Collection[str]) -> bool | None:
             return None if is_beginning else False
         name, end, _ = compact[len(wanted) :].partition('"')
     else:
-        name = (
-            head.replace("<", " ").replace("{", " ").split(None, 1)[0] if head.strip("<{") else ""
-        )
+        found = _NAME.match(head)
+        name = found[0] if found else ""
         end = head[len(name) : len(name) + 1]
     if end:
         return name in names
