@@ -29,7 +29,16 @@ from olm.actors.client import (
     ShowResult,
     StoredModel,
 )
-from olm.chat.types import CallArguments, CallEnd, CallStart, Done, Piece, ToolCall, TurnEvent
+from olm.chat.types import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Done,
+    Piece,
+    Think,
+    ToolCall,
+    TurnEvent,
+)
 from olm.errors import DigestMismatch, InvalidName, ModelNotFound
 from olm.store.names import ModelName
 
@@ -196,7 +205,12 @@ class FakeModels:
         )
 
     async def load(
-        self, model: str, *, options: Mapping[str, object], keep_alive_s: float | None
+        self,
+        model: str,
+        *,
+        options: Mapping[str, object],
+        keep_alive_s: float | None,
+        think: Think | None = None,
     ) -> int:
         self.requests.append(("load", model, dict(options), keep_alive_s))
         await self._check(model)

@@ -318,9 +318,14 @@ class ModelsClient(Protocol):
         """Embed texts."""
 
     async def load(
-        self, model: str, *, options: Mapping[str, object], keep_alive_s: float | None
+        self,
+        model: str,
+        *,
+        options: Mapping[str, object],
+        keep_alive_s: float | None,
+        think: Think | None = None,
     ) -> int:
-        """Load a model without a prompt; returns the nanoseconds it took."""
+        """Load a model without a prompt; returns the nanoseconds it took. `think` is only checked."""
 
     async def unload(self, model: str) -> None:
         """Let a model go as soon as it is idle; nothing happens when it is not loaded."""

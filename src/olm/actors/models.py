@@ -28,6 +28,7 @@ from olm.actors.runtime import Address, Stream
 from olm.actors.scheduler import Acquire, Drain, Expire, Lease, ListLoaded
 from olm.actors.turns import (
     TurnPlan,
+    check_thinking,
     embed_result,
     plan_chat,
     plan_embed,
@@ -36,7 +37,7 @@ from olm.actors.turns import (
 )
 from olm.chat.media import media_of
 from olm.chat.options import load_options, merge_options
-from olm.chat.types import ChatPrompt, TurnEvent
+from olm.chat.types import ChatPrompt, Think, TurnEvent
 from olm.errors import ActorStopped, RunnerCrashed
 from olm.native.wire import Embed, Embedded, Render
 
@@ -125,10 +126,16 @@ class Models:
         return embed_result(embedded, dimensions=request.dimensions, load_ns=load_ns)
 
     async def load(
-        self, model: str, *, options: Mapping[str, object], keep_alive_s: float | None
+        self,
+        model: str,
+        *,
+        options: Mapping[str, object],
+        keep_alive_s: float | None,
+        think: Think | None = None,
     ) -> int:
-        """Load a model without a prompt; returns the nanoseconds it took."""
+        """Load a model without a prompt; see `ModelsClient.load`."""
         stored = await self.store.get(model)
+        check_thinking(stored, model, think)
         wanted = load_options(merge_options(stored.parameters, options))
         async with self._lease(Demand(stored, wanted, keep_alive_s)) as (_, load_ns):
             return load_ns

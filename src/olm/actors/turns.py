@@ -46,7 +46,15 @@ from olm.chat.types import (
 from olm.errors import InvalidRequest, NotSupported, NotYetSupported
 from olm.native import wire
 
-__all__ = ["TurnPlan", "embed_result", "plan_chat", "plan_embed", "plan_generate", "turn_message"]
+__all__ = [
+    "TurnPlan",
+    "check_thinking",
+    "embed_result",
+    "plan_chat",
+    "plan_embed",
+    "plan_generate",
+    "turn_message",
+]
 
 _HARMONY: Final = ("gptoss", "gpt-oss")
 
@@ -77,7 +85,7 @@ def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
     Raises:
         NotSupported: the model lacks a capability. InvalidOption: a mistyped option. NotYetSupported.
     """
-    _check_thinking(model, request.model, request.think)
+    check_thinking(model, request.model, request.think)
     _check_completion(model, request.model, "chat")
     if request.tools_json:
         _require(model, "tools")
@@ -111,7 +119,7 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
     """
     if request.raw and (request.template or request.system or request.context):
         raise InvalidRequest("raw mode does not support template, system, or context")
-    _check_thinking(model, request.model, request.think)
+    check_thinking(model, request.model, request.think)
     _check_completion(model, request.model, "generate")
     if request.suffix:
         _require(model, "insert")
@@ -125,6 +133,16 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
         shift=request.shift,
         want_context=not request.raw,
     )
+
+
+def check_thinking(model: StoredModel, asked: str, think: Think | None) -> None:
+    """Refuse to think with a model that cannot. Raises NotSupported.
+
+    Args:
+        asked: the model's name as the request has it.
+    """
+    if think and "thinking" not in model.capabilities:
+        raise NotSupported(f'"{asked}" does not support thinking')
 
 
 def plan_embed(request: EmbedRequest, model: StoredModel) -> LoadOptions:
@@ -245,11 +263,6 @@ def _base_name(model: StoredModel) -> str:
 def _check_completion(model: StoredModel, asked: str, verb: str) -> None:
     if "completion" not in model.capabilities:
         raise NotSupported(f'"{asked}" does not support {verb}')
-
-
-def _check_thinking(model: StoredModel, asked: str, think: Think | None) -> None:
-    if think and "thinking" not in model.capabilities:
-        raise NotSupported(f'"{asked}" does not support thinking')
 
 
 def _require(model: StoredModel, capability: str) -> None:

@@ -47,6 +47,7 @@ class LoadModel:
     model: str
     options: Mapping[str, object]
     keep_alive_s: float | None
+    think: Think | None = None
 
 
 @attrs.frozen
@@ -75,7 +76,7 @@ def generate_request(
     if raw and (template or system or context):
         raise InvalidRequest("raw mode does not support template, system, or context")
     if not prompt:
-        return LoadModel(name, request.options or {}, keep_alive_s)
+        return LoadModel(name, request.options or {}, keep_alive_s, think)
     return client.GenerateRequest(
         model=name,
         prompt=prompt,
@@ -108,7 +109,7 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
     if not messages:
         if keep_alive_s == 0:
             return UnloadModel(name)
-        return LoadModel(name, request.options or {}, keep_alive_s)
+        return LoadModel(name, request.options or {}, keep_alive_s, think)
     tools = read_tools(request.tools)
     return client.ChatRequest(
         model=name,

@@ -66,7 +66,10 @@ class _Routes:
             await self.olm.models.unload(wanted.model)
             return json_reply(form.without_turn("unload"))
         await self.olm.models.load(
-            wanted.model, options=wanted.options, keep_alive_s=wanted.keep_alive_s
+            wanted.model,
+            options=wanted.options,
+            keep_alive_s=wanted.keep_alive_s,
+            think=wanted.think,
         )
         return json_reply(form.without_turn("load"))
 
