@@ -250,6 +250,17 @@ def test_the_choice_of_tools_is_kept(daemon: Daemon, choice: object, names: set[
     assert "<tool_call>" not in str(said(answer)["content"])
 
 
+def test_a_model_that_cannot_think_is_not_loaded_to_do_so(daemon: Daemon) -> None:
+    way = {"template": "{{ .Prompt }}", "renderer": "qwen3-coder", "parser": "qwen3-coder"}
+    create(daemon, "coder", **way)
+
+    for body in ({}, {"messages": [user("x")]}):
+        answer = post(daemon, "/api/chat", {"model": "coder", "think": True, **body})
+
+        assert answer.status_code == 400
+        assert answer.json() == {"error": '"coder" does not support thinking'}
+
+
 # -- bounds -------------------------------------------------------------------------------------------------------
 
 
