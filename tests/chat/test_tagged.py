@@ -85,6 +85,7 @@ READ = [
     ("code", JSON, 'for { fmt.Println("hello") }', 'for { fmt.Println("hello") }', []),
     ("code at the beginning", JSON, '{ fmt.Println("hello")', '{ fmt.Println("hello")', []),
     ("json with a tool's name in it", JSON, '{"name": "my address book"}', '{"name": "my address book"}', []),
+    ("a name that ends with a tool's", JSON, '{"name": "padd"}', '{"name": "padd"}', []),
     ("several in json", JSON, f"{TEMPERATURE}; {CONDITIONS}", "", [T, C]),
     ("several in a list", LIST, f"[{TEMPERATURE},{CONDITIONS}]", "", [T, C]),
     ("list without end", LIST, f"[{CONDITIONS}", "", [C]),
@@ -178,6 +179,10 @@ def test_what_is_whole_before_a_broken_call_counts_and_so_does_text_behind_it() 
 
     assert answer(f"[TOOL_CALLS] [{CONDITIONS},{broken}", MISTRAL) == Answer(
         broken, "", [C], broken
+    )
+    unknown = call("nope")
+    assert answer(tagged(CONDITIONS + unknown)) == Answer(
+        f"{unknown}</tool_call>", "", [C], f"{unknown}</tool_call>"
     )
     assert answer(tagged("{x}") + " Sorry. " + tagged(CONDITIONS)).calls == [C]
     assert answer(tagged("{x}") + " Sorry. ").content == tagged("{x}") + "Sorry. "

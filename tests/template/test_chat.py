@@ -76,6 +76,19 @@ def test_the_open_pair_ends_at_the_place_of_the_answer() -> None:
     )
 
 
+def test_a_system_message_closes_a_question_without_an_answer() -> None:
+    template = ChatTemplate("[{{ .System }}|{{ .Prompt }}|{{ .Response }}]")
+    messages = [
+        ChatMessage("user", "a"),
+        ChatMessage("system", "s"),
+        ChatMessage("user", "b"),
+        ChatMessage("assistant", "c"),
+        ChatMessage("system", "t"),
+    ]
+
+    assert template.render(messages) == "[|a|][s|b|c][t||"
+
+
 @pytest.mark.parametrize(
     ("text", "cut"),
     [
