@@ -134,7 +134,9 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     """Start the children one after the other; each may use those before it."""
     pings: dict[str, Ping] = {}
     await root.start_child(ChildSpec("watchdog", partial(Watchdog, _watchdog_config(pings))))
-    store_actor = await root.start_child(store_spec(settings.models, noprune=settings.noprune))
+    store_actor = await root.start_child(
+        store_spec(settings.models, noprune=settings.noprune, go_template=settings.go_template)
+    )
     store = Store(store_actor, settings.models)
     options = worker_options()
     spare = await _start_spare(root, options) if settings.spare_worker else None

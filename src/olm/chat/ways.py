@@ -90,11 +90,13 @@ def _go(prompt: ChatPrompt, tools: Sequence[Tool], new_id: NewId) -> Rendered:
     text = template.render(messages, shown, prompt.think)
     # A thought that nobody asked for stays content, as in Ollama.
     think = think_tags(template.tags, text) if prompt.think else None
+    is_required = prompt.tool_choice.mode == "required"
     return Rendered(
         text=text,
         make_parser=partial(make_parser, template.tags, tools, new_id, think),
+        preserved_tokens=template.tags.marks,
         think=think,
-        calls=tag_syntax(template.tags) if tools else None,
+        calls=tag_syntax(template.tags, is_required=is_required) if tools else None,
     )
 
 
