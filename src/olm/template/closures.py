@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from olm.template.calling import call_callee, call_now, checked, count_complaint, parameter_of
 from olm.template.fields import MissingKey, field_of, method_of
 from olm.template.running import Expression, Frame, Site
-from olm.template.values import INVALID, NO_FIELD, Parameter, go_type_of, is_true
+from olm.template.values import INVALID, NO_FIELD, GoStruct, Parameter, go_type_of, is_true
 
 __all__ = [
     "AnyArgument",
@@ -69,6 +69,11 @@ def field_chain(
                 if value is not NO_FIELD:
                     holder = owner
                     continue
+            elif isinstance(owner, GoStruct) and name not in owner.go_type.methods:
+                value = owner.go_field(name)
+                if value is not NO_FIELD:
+                    holder = owner
+                    continue
             method = method_of(owner, name)
             if method is not None:
                 complaint = count_complaint(method, name, 0, 0)
@@ -112,7 +117,7 @@ def method_call(
         if method is None:
             if isinstance(value, dict):
                 raise site.error(f"{name} is not a method but has arguments")
-            found = field_of(value, name, site, missing, is_boxed=is_boxed)
+            found = field_of(value, name, site, missing, is_boxed=is_boxed and _is_plain(value))
             if value is INVALID:
                 return found
             raise site.error(f"{name} has arguments but cannot be invoked as function")

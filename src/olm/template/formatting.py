@@ -135,7 +135,8 @@ def _integer(value: object, verb: str, spec: Spec, depth: int) -> str | None:
         if spec.sharp_v and isinstance(value, Byte):
             return integer_text(value, "x", attrs.evolve(spec, sharp=True))
         verb = "d"
-    return integer_text(value, verb, spec) or rune_text(value, verb, spec)
+    text = integer_text(value, verb, spec)
+    return rune_text(value, verb, spec) if text is None else text
 
 
 def _float(value: object, verb: str, spec: Spec, depth: int) -> str | None:

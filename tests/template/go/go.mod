@@ -1,0 +1,3 @@
+module templatecases
+
+go 1.26
