@@ -1,0 +1,60 @@
+"""Every template of the llama.cpp tree renders the standard conversation, and remembering changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from jinja_kit import CONVERSATIONS, NO_TEMPLATES, TEMPLATES, source
+
+from olm.native.chat import ChatTemplate
+from olm.native.handles import Model
+from olm.native.lib import ChatTemplateFailed
+
+pytestmark = [pytest.mark.native, pytest.mark.skipif(not TEMPLATES, reason=NO_TEMPLATES)]
+
+REFUSED = {
+    "google-gemma-2-2b-it": {
+        "result": "Conversation roles must alternate",
+        "after": "Conversation roles must alternate",
+    },
+    # It looks items up in a parameter without properties, as Python allows and llama.cpp's interpreter does not.
+    "CohereForAI-c4ai-command-r-plus-tool_use": dict.fromkeys(
+        ("tools", "result", "after"), "Function has no builtins"
+    ),
+}
+"""Templates that fail for a form of the conversation, and what they say."""
+
+SILENT_ON = {
+    "llama-cpp-rwkv-world": "result",  # knows no roles but user, assistant and system
+    "microsoft-Phi-3.5-mini-instruct": "result",  # the same
+}
+"""Templates that leave the last message of a form away."""
+
+
+@pytest.fixture(params=TEMPLATES)
+def named(tiny: Model, request: pytest.FixtureRequest) -> Iterator[tuple[str, ChatTemplate]]:
+    with ExitStack() as stack:
+        yield request.param, stack.enter_context(ChatTemplate(tiny, source(request.param)))
+
+
+def test_a_template_renders_the_standard_conversation_as_the_library_does(
+    named: tuple[str, ChatTemplate],
+) -> None:
+    name, chat = named
+
+    for form, prompt in CONVERSATIONS.items():
+        refused = REFUSED.get(name, {}).get(form)
+        if refused:
+            with pytest.raises(ChatTemplateFailed, match=f"line .*{refused}"):
+                chat.apply(prompt)
+            continue
+        applied = chat.apply(prompt)
+        assert (prompt.messages[-1].content in applied.prompt) == (SILENT_ON.get(name) != form)
+        assert not applied.is_plain, f"{form}: our own rendering is not the library's"
+        assert applied == chat.apply(prompt, fresh=True), f"{form}: what was kept does not fit"
+
+
+def test_there_is_no_reason_given_for_what_is_not_there() -> None:
+    assert {*REFUSED, *SILENT_ON} <= set(TEMPLATES)
