@@ -27,7 +27,8 @@ void olm_engine_free(olm_engine *engine);
  *                   "triggers": [] (texts that begin what must match; none: the content as a whole must),
  *                   "ends": false (with triggers: the answer ends where the grammar does)}}
  * A constraint holds for content, never for thinking. In grammars, preserved tokens are plain text; no other special token
- * can be written. A grammar that cannot be used ends the request with FAILED, INVALID_ARGUMENT and the reason.
+ * can be written. A grammar that cannot be used ends the request with FAILED, INVALID_ARGUMENT and the reason; one with
+ * triggers is only a help, so it is given up and counted (n_dropped_constraints).
  * PROMPT_TOO_LONG if n_tokens >= n_ctx; NOT_SUPPORTED for a constraint without llguidance. */
 int olm_engine_submit(olm_engine *engine, uint64_t id, const int32_t *tokens, size_t n_tokens, const char *json);
 

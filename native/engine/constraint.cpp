@@ -9,8 +9,8 @@ namespace olm {
 namespace {
 
 constexpr size_t MAX_GRAMMAR_BYTES = 1 << 20;
-constexpr size_t MAX_TOKENIZERS    = 4;  // sets of plain tokens whose vocabularies are kept; each weighs some megabytes
-constexpr int    MAX_BLANKS        = 4;  // tokens of blanks between the end of thinking and the answer
+constexpr size_t MAX_TOKENIZERS    = 2;  // sets of plain tokens whose vocabularies are kept: 60 MiB for 152 k tokens
+constexpr int    MAX_BLANKS        = 2;  // tokens of blanks between the end of thinking and the answer
 
 bool is_ready(const std::future<void> & future) {
     return future.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
@@ -87,7 +87,12 @@ bool Constraint::ready() {
     if (!is_ready(built_)) {
         return false;
     }
-    built_.get();
+    try {
+        built_.get();
+    } catch (const Error &) {
+        give_up();
+        phase_ = FREE;
+    }
     return true;
 }
 
@@ -136,6 +141,7 @@ void Constraint::push(llama_token token, std::string_view content, const Thinkin
         case WATCHING:
             watch(content);
             break;
+        case FREE:
         case COMPLETE:
             break;
     }

@@ -56,7 +56,7 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
 
     // Compile the grammar; ready() becomes true later.
     void start(Grammars & grammars);
-    // Whether tokens may be drawn. Throws, once, if the grammar cannot be used.
+    // Whether tokens may be drawn. Throws, once, if the grammar cannot be used and the answer must match it.
     bool ready();
 
     // Which tokens may come next; nullptr for all. Waits for the mask if it is still being made. Throws as Matcher does.
@@ -67,7 +67,8 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     // Takes a token that was added to the answer; `content` are its bytes outside of thinking (Thinking::push).
     void push(llama_token token, std::string_view content, const Thinking & thinking);
 
-    // How often a triggered grammar was given up: the model wrote what it does not know, or it became too complex.
+    // How often a grammar with triggers was given up: it could not be compiled, the model wrote what it does not know,
+    // or it became too complex.
     int n_dropped() const { return n_dropped_; }
 
   private:
@@ -76,6 +77,7 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
         LEADING,   // applies, nothing was matched yet: blanks after thinking, or the start tag, may still come
         ACTIVE,    // applies
         WATCHING,  // waits for a trigger
+        FREE,      // given up for good: its grammar could not be compiled
         COMPLETE,
     };
 

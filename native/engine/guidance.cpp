@@ -61,7 +61,6 @@ Guidance load(const std::string & path) {
     find(library, "llg_matcher_get_mask_byte_size", g.matcher_get_mask_byte_size);
     find(library, "llg_matcher_consume_tokens", g.matcher_consume_tokens);
     find(library, "llg_matcher_get_error", g.matcher_get_error);
-    find(library, "llg_matcher_is_accepting", g.matcher_is_accepting);
     find(library, "llg_matcher_is_stopped", g.matcher_is_stopped);
     return g;
 }

@@ -65,7 +65,6 @@ struct Guidance {
     size_t (*matcher_get_mask_byte_size)(const LlgMatcher *);
     int32_t (*matcher_consume_tokens)(LlgMatcher *, const uint32_t * tokens, size_t n_tokens);
     const char * (*matcher_get_error)(LlgMatcher *);
-    bool (*matcher_is_accepting)(LlgMatcher *);
     bool (*matcher_is_stopped)(const LlgMatcher *);
 };
 

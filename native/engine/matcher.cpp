@@ -207,10 +207,6 @@ void Matcher::mask(TokenMask & out) {
     }
 }
 
-bool Matcher::is_accepting() const {
-    return guidance().matcher_is_accepting(handle_);
-}
-
 bool Matcher::is_stopped() const {
     return guidance().matcher_is_stopped(handle_);
 }

@@ -68,7 +68,6 @@ class Matcher {
     void feed(std::string_view bytes);
     // Which tokens may come next; the end tokens among them if the grammar may end here.
     void mask(TokenMask & out);
-    bool is_accepting() const;
     // It has been matched and allows nothing more.
     bool is_stopped() const;
 

@@ -24,17 +24,24 @@ Limits Limits::read(const Args & args, const Model & model) {
     limits.n_keep    = static_cast<int>(args.integer("n_keep", limits.n_keep, INT32_MIN, INT32_MAX));
     limits.shift     = args.flag("shift", limits.shift);
     limits.stops     = args.texts("stop");
-    for (const std::string & text : args.texts("preserved_tokens")) {
+    const auto add_token = [&](const std::string & text, std::set<llama_token> & to) {
         const auto tokens = tokenize(model, text.data(), text.size(), false, true);
         if (tokens.size() == 1) {
-            limits.preserved.insert(tokens[0]);
+            to.insert(tokens[0]);
         }
+    };
+    for (const std::string & text : args.texts("preserved_tokens")) {
+        add_token(text, limits.preserved);
     }
     if (args.has("thinking")) {
         limits.thinking = ThinkingOptions::read(Args(args.object("thinking")));
     }
     if (args.has("constraint")) {
         limits.constraint = ConstraintOptions::read(Args(args.object("constraint")));
+    }
+    limits.plain = limits.preserved;
+    for (const std::string & trigger : limits.constraint.triggers) {
+        add_token(trigger, limits.plain);
     }
     return limits;
 }
@@ -55,7 +62,7 @@ Sequence::Sequence(const Model & model, uint64_t id, std::vector<llama_token> pr
         sampler.accept(token);
     }
     if (!this->limits.constraint.kind.empty()) {
-        constraint = std::make_shared<Constraint>(this->limits.constraint, this->limits.preserved, thinking);
+        constraint = std::make_shared<Constraint>(this->limits.constraint, this->limits.plain, thinking);
     }
 }
 

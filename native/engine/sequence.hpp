@@ -23,6 +23,7 @@ struct Limits {
     bool shift     = true;
     std::vector<std::string> stops;
     std::set<llama_token>    preserved;  // special tokens that are shown in the text
+    std::set<llama_token>    plain;      // special tokens that are text in grammars: these, and triggers
     ThinkingOptions          thinking;
     ConstraintOptions        constraint;
 

@@ -26,7 +26,7 @@ _BLANKS: Final = r"( |\n{1,2}[ \t]{0,20})"
 """Blanks between the parts of JSON, once in a place: as in llama.cpp's JSON grammar (common/json-schema-to-grammar.cpp).
 Without a bound a small model may write blanks until the context is full."""
 
-_GUIDANCE: Final = f'"x-guidance":{{"whitespace_pattern":{json.dumps(_BLANKS)}}}'
+_OPTIONS: Final = f'"whitespace_pattern":{json.dumps(_BLANKS)}'
 _MAX_CHOICES: Final = 10_000
 _START_CALLS: Final = "start: calls\n"
 
@@ -38,6 +38,7 @@ def answer_grammar(
     tools: Sequence[Tool] = (),
     choice: ToolChoice | None = None,
     parallel: bool = True,
+    headers: Sequence[str] = (),
 ) -> AnswerGrammar | None:
     """Compose what an answer must match; None when anything goes.
 
@@ -47,6 +48,7 @@ def answer_grammar(
         tools: what may be called.
         choice: whether calls may, must or must not come; None for may.
         parallel: several calls may come in one answer.
+        headers: texts of the model's own, one of which must stand before content that has a format.
 
     Raises:
         InvalidRequest: the constraint is malformed, or the choice names no tool of the request.
@@ -55,16 +57,16 @@ def answer_grammar(
     if choice is not None and choice.mode == "required":
         return _required_calls(calls, tools, choice, parallel)
     answer = None if constraint is None else _format(constraint)
-    if calls is None:
-        return answer
-    if choice is not None and choice.mode == "none":
-        return answer or _without(calls.triggers)
-    if not tools:
-        return answer
-    rules = _rules(calls, tools, parallel)
-    if answer is None:
-        return msgspec.structs.replace(rules, triggers=calls.triggers, ends=not parallel)
-    return _either(rules, answer)
+    if calls is not None and choice is not None and choice.mode == "none":
+        if answer is None:
+            return _without(calls.triggers)
+        calls = None
+    rules = None if calls is None or not tools else _rules(calls, tools, parallel)
+    if answer is not None:
+        return _one_of(rules, answer, headers) if rules or headers else answer
+    if rules is None or calls is None:
+        return None
+    return msgspec.structs.replace(rules, triggers=calls.triggers, ends=not parallel)
 
 
 def _required_calls(
@@ -88,21 +90,31 @@ def _rules(calls: CallSyntax | ToolGrammar, tools: Sequence[Tool], parallel: boo
     return AnswerGrammar("lark", _START_CALLS + _bounded(calls.lark(tools, parallel)))
 
 
-def _either(calls: AnswerGrammar, answer: AnswerGrammar) -> AnswerGrammar:
+def _one_of(
+    calls: AnswerGrammar | None, answer: AnswerGrammar, headers: Sequence[str]
+) -> AnswerGrammar:
     """Allow calls or the format, each of them whole.
 
     Where possible as rules of one grammar: of two grammars that begin alike llguidance would only ever follow the first.
     """
+    head = f"({_literals(headers)}) " if headers else ""
     rule = _rule(answer)
-    if rule and calls.text.startswith(_START_CALLS):
-        rules = calls.text.removeprefix(_START_CALLS)
-        return AnswerGrammar("lark", f"start: calls | answer\nanswer: {rule}\n{rules}")
+    if rule and (calls is None or calls.text.startswith(_START_CALLS)):
+        start = "start: answer\n" if calls is None else "start: calls | answer\n"
+        rules = "" if calls is None else calls.text.removeprefix(_START_CALLS)
+        return AnswerGrammar("lark", f"{start}answer: {head}{rule}\n{rules}")
+    start = f"start: {head}@answer" + ("" if calls is None else " | @calls")
     grammars = [
-        {"name": "either", "lark_grammar": "start: @calls | @answer"},
-        {"name": "calls", "lark_grammar": calls.text},
+        {"name": "either", "lark_grammar": start},
         {"name": "answer", "lark_grammar": f"start: {rule}" if rule else answer.text},
     ]
+    if calls is not None:
+        grammars.append({"name": "calls", "lark_grammar": calls.text})
     return AnswerGrammar("llguidance", json.dumps({"grammars": grammars}, ensure_ascii=False))
+
+
+def _literals(texts: Sequence[str]) -> str:
+    return " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
 
 
 def _rule(grammar: AnswerGrammar) -> str:
@@ -122,9 +134,11 @@ def _without(triggers: Sequence[str]) -> AnswerGrammar | None:
     """Allow any text in which no call begins."""
     if not triggers:
         return None
-    texts = " | ".join(json.dumps(trigger, ensure_ascii=False) for trigger in triggers)
-    rules = f"start: TEXT\nTEXT: ANY & ~(ANY TRIGGER ANY)\nANY: /(?s:.*)/\nTRIGGER: {texts}\n"
-    return AnswerGrammar("lark", rules)
+    return AnswerGrammar(
+        "lark",
+        "start: TEXT\nTEXT: ANY & ~(ANY TRIGGER ANY)\nANY: /(?s:.*)/\n"
+        f"TRIGGER: {_literals(triggers)}\n",
+    )
 
 
 # -- formats ---------------------------------------------------------------------------------------
@@ -172,10 +186,11 @@ def _schema(text: str) -> str:
             raise InvalidRequest("the JSON schema must be an object")
 
 
-def _bounded_schema(text: str) -> str:
+def _bounded_schema(text: str, more: str = "") -> str:
     """Put the bound on blanks first in a schema's text, so that a client's own wins and the keys keep their order."""
     rest = text[1:]
-    return "{" + _GUIDANCE + ("" if rest.lstrip() == "}" else ",") + rest
+    comma = "" if rest.lstrip() == "}" else ","
+    return f'{{"x-guidance":{{{_OPTIONS}{more}}}{comma}{rest}'
 
 
 def _choices(text: str) -> str:
@@ -186,7 +201,7 @@ def _choices(text: str) -> str:
         raise InvalidRequest(
             f"there are {len(choices)} choices, at most {_MAX_CHOICES} are allowed"
         )
-    return "start: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    return f"start: {_literals(choices)}"
 
 
 def _lark_of_gbnf(text: str) -> str:
@@ -217,13 +232,19 @@ _INLINE: Final = re.compile(r"%json\s*(?=\{)")
 
 
 def _bounded(lark: str) -> str:
-    """Bound the blanks in every `%json` of a grammar. What is inside the schemas' own texts stays."""
+    """Bound the blanks in every `%json` of a grammar, and pass over what llguidance does not know in a tool's schema.
+
+    A tool with a keyword too many can be called all the same; so it is in Ollama. What is inside the schemas' texts stays.
+    """
     parts: list[str] = []
     at = 0
     decoder = json.JSONDecoder()
     while found := _INLINE.search(lark, at):
         _, end = decoder.raw_decode(lark, found.end())
-        parts += [lark[at : found.end()], _bounded_schema(lark[found.end() : end])]
+        parts += [
+            lark[at : found.end()],
+            _bounded_schema(lark[found.end() : end], ',"lenient":true'),
+        ]
         at = end
     return "".join([*parts, lark[at:]])
 
