@@ -154,6 +154,11 @@ class TestFunctions:
         assert template.execute(None) == "then"
         assert template.execute(None, functions={"now": Function(lambda: "now")}) == "now"
 
+    def test_even_the_functions_that_skip_arguments_may_be_replaced(self) -> None:
+        functions = {"or": Function(lambda *args: len(args), rest="any")}
+
+        assert parse("{{or 1 2 3}}", functions=functions).execute(None) == "3"
+
     def test_a_function_may_take_the_place_of_one_of_go(self) -> None:
         assert (
             parse("{{len 1}}", functions={"len": Function(lambda _: "long", ("any",))}).execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from olm.template.running import Run, Site
+from olm.template.running import CHARS_PER_STEP, Run, Site
 from olm.template.values import INVALID, Function, FunctionError, Parameter, type_name
 
 __all__ = [
@@ -27,6 +27,8 @@ _GO_NAMES: Final[dict[Parameter, str]] = {
     "float": "float64",
     "bool": "bool",
 }
+_LONG_CHARS: Final = 4096
+"""Arguments beyond this pay for their length; below it, the call itself costs more."""
 PARAMETERS: Final = tuple(_GO_NAMES)
 """All kinds of parameters."""
 _TYPES: Final[dict[Parameter, type]] = {"string": str, "int": int, "float": float, "bool": bool}
@@ -94,6 +96,12 @@ def call_now(
     Raises:
         TemplateError: the function refused, or the budget is spent.
     """
+    n_chars = 0
+    for value in values:
+        if type(value) is str:
+            n_chars += len(value)
+    if n_chars > _LONG_CHARS:
+        run.charge(n_chars // CHARS_PER_STEP, site)
     try:
         result = function.call(*values)
     except FunctionError as exc:

@@ -39,19 +39,23 @@ def failing(message: str, site: Site, final: Expression | None) -> Expression:
 
 
 def dot_value(_frame: Frame, dot: object) -> object:
+    """Give the cursor."""
     return dot
 
 
 def always(value: object) -> Expression:
+    """Give a constant."""
     return lambda _frame, _dot: value
 
 
 def unboxed(value: Expression) -> Expression:
-    def unboxed(frame: Frame, dot: object) -> object:
+    """Make INVALID of nil, as every pipeline does."""
+
+    def unboxed_value(frame: Frame, dot: object) -> object:
         found = value(frame, dot)
         return INVALID if found is None else found
 
-    return unboxed
+    return unboxed_value
 
 
 def field_chain(
@@ -145,10 +149,11 @@ def stored(value: Expression, slots: tuple[int, ...]) -> Expression:
 
 
 def short_circuit(given: Sequence[Expression], *, stops_at: bool, final_first: bool) -> Expression:
-    def logic(frame: Frame, dot: object) -> object:
+    """Run `and` or `or`: the first value that is as true as `stops_at`, or the last one."""
+
+    def piped(frame: Frame, dot: object) -> object:
         # What comes by the pipe was computed before the other arguments are, though it is the last of them.
         last = given[-1](frame, dot)
-        value = last
         for arg in given[:-1]:
             value = arg(frame, dot)
             if is_true(value) is stops_at:
@@ -163,10 +168,11 @@ def short_circuit(given: Sequence[Expression], *, stops_at: bool, final_first: b
                 return value
         return value
 
-    return logic if final_first else lazy
+    return piped if final_first else lazy
 
 
 def called(given: Sequence[Expression], name: str, site: Site, *, final_first: bool) -> Expression:
+    """Call a function of this name; with `final_first`, the last argument comes by the pipe."""
     if len(given) == 2 and not final_first:
         first, second = given
 
@@ -178,27 +184,23 @@ def called(given: Sequence[Expression], name: str, site: Site, *, final_first: b
 
         return called_with_two
 
-    def called(frame: Frame, dot: object) -> object:
-        run = frame.run
-        return call_now(
-            run.functions[name],
-            name,
-            _evaluated(given, frame, dot, final_first=final_first),
-            site,
-            run,
-        )
+    def called_with_any(frame: Frame, dot: object) -> object:
+        values = _evaluated(given, frame, dot, final_first=final_first)
+        return call_now(frame.run.functions[name], name, values, site, frame.run)
 
-    return called
+    return called_with_any
 
 
 def called_callee(
     given: Sequence[Expression], label: str, site: Site, *, final_first: bool
 ) -> Expression:
-    def called(frame: Frame, dot: object) -> object:
+    """Call a function that is a value; `label` is how the template wrote it."""
+
+    def called_value(frame: Frame, dot: object) -> object:
         callee, *values = _evaluated(given, frame, dot, final_first=final_first)
         return call_callee(callee, label, values, site, frame.run)
 
-    return called
+    return called_value
 
 
 def _evaluated(

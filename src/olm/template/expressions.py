@@ -24,6 +24,7 @@ from olm.template.closures import (
     unboxed,
 )
 from olm.template.fields import MissingKey
+from olm.template.functions import run_elsewhere
 from olm.template.nodes import (
     BoolNode,
     ChainNode,
@@ -99,13 +100,10 @@ class ExpressionCompiler:
             return value, ()
         slots: list[int] = []
         for variable in pipe.declared:
-            slot = (
-                self._slot(variable.ident[0])
-                if pipe.is_assign
-                else self._declare(variable.ident[0])
-            )
+            name = variable.ident[0]
+            slot = self._slot(name) if pipe.is_assign else self._declare(name)
             if slot is None:
-                return self._failing(f"undefined variable: {variable.ident[0]}"), ()
+                return self._failing(f"undefined variable: {name}"), ()
             slots.append(slot)
         return stored(unboxed(value), tuple(slots)), tuple(slots)
 
@@ -236,9 +234,9 @@ class ExpressionCompiler:
         ]
         if final is not None:
             given.append(self._checked(final, parameter_of(function, n_given - 1)))
-        if name in ("and", "or"):
+        if function.call is run_elsewhere and name != "call":
             return short_circuit(given, stops_at=name == "or", final_first=final is not None)
-        if name == "call":
+        if function.call is run_elsewhere:
             label = str(args[0]) if args else f"<{name} Value>"
             return called_callee(given, label, self._site(whole), final_first=final is not None)
         return called(given, name, self._site(whole), final_first=final is not None)
@@ -280,15 +278,11 @@ class ExpressionCompiler:
             return always(node.text)
         if parameter == "bool" and isinstance(node, BoolNode):
             return always(node.value)
-        number = None
-        if isinstance(node, NumberNode):
-            number = (
-                node.int_value
-                if parameter == "int"
-                else node.float_value
-                if parameter == "float"
-                else None
-            )
+        number: int | float | None = None
+        if isinstance(node, NumberNode) and parameter == "int":
+            number = node.int_value
+        elif isinstance(node, NumberNode) and parameter == "float":
+            number = node.float_value
         if number is None:
             wanted = "integer" if parameter == "int" else parameter
             return self._failing(f"expected {wanted}; found {node}")

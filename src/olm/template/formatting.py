@@ -7,7 +7,7 @@ a text longer than the caller allows. Digits are in `numerals`, quoted strings i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -52,20 +52,25 @@ def go_print(args: Sequence[object], limit: int) -> str:
     Raises:
         FunctionError: the text is longer than `limit`.
     """
-    pieces: list[str] = []
+    out = _Output(limit)
     was_string = True
-    for arg in args:
+    for index, arg in enumerate(args):
         is_string = isinstance(arg, str)
-        if pieces and not is_string and not was_string:
-            pieces.append(" ")
-        pieces.append(format_value(arg, "v", PLAIN))
+        if index and not is_string and not was_string:
+            out.write(" ")
+        out.write(format_value(arg, "v", PLAIN))
         was_string = is_string
-    return _joined(pieces, limit)
+    return out.text()
 
 
 def go_println(args: Sequence[object], limit: int) -> str:
     """Write like `fmt.Sprintln`: a blank between all arguments and a newline at the end. Raises as `go_print`."""
-    return _joined([" ".join(format_value(arg, "v", PLAIN) for arg in args), "\n"], limit)
+    out = _Output(limit)
+    for index, arg in enumerate(args):
+        text = format_value(arg, "v", PLAIN)
+        out.write(f" {text}" if index else text)
+    out.write("\n")
+    return out.text()
 
 
 def go_printf(text: str, args: Sequence[object], limit: int) -> str:
@@ -73,15 +78,25 @@ def go_printf(text: str, args: Sequence[object], limit: int) -> str:
     return _Formatter(text, args, limit).run()
 
 
-def _joined(pieces: Iterable[str], limit: int) -> str:
-    text = "".join(pieces)
-    if len(text) > limit:
-        raise _too_long(limit)
-    return text
+class _Output:
+    """Text that grows up to a limit, which is checked before anything is joined."""
 
+    def __init__(self, limit: int) -> None:
+        self.limit: Final = limit
+        self.room = limit
+        self._pieces: list[str] = []
 
-def _too_long(limit: int) -> FunctionError:
-    return FunctionError(f"text is longer than {limit} bytes")
+    def write(self, text: str) -> None:
+        self.need(len(text))
+        self.room -= len(text)
+        self._pieces.append(text)
+
+    def need(self, n_chars: int) -> None:
+        if n_chars > self.room:
+            raise FunctionError(f"text is longer than {self.limit} bytes")
+
+    def text(self) -> str:
+        return "".join(self._pieces)
 
 
 # Values
@@ -240,35 +255,27 @@ class _Formatter:
     def __init__(self, text: str, args: Sequence[object], limit: int) -> None:
         self._text = text
         self._args = args
-        self._limit = limit
-        self._room = limit
+        self._out = _Output(limit)
         self._at = 0
         self._next = 0
         self._reordered = False
         self._is_good_index = True
-        self._out: list[str] = []
 
     def run(self) -> str:
         while self._at < len(self._text):
             literal = _LITERAL.match(self._text, self._at)
             if literal is not None:
-                self._write(literal[0])
+                self._out.write(literal[0])
                 self._at = literal.end()
             else:
                 self._directive()
         if not self._reordered and self._next < len(self._args):
             extra = (self._described(arg) for arg in self._args[self._next :])
-            self._write(f"%!(EXTRA {', '.join(extra)})")
-        return "".join(self._out)
+            self._out.write(f"%!(EXTRA {', '.join(extra)})")
+        return self._out.text()
 
     def _described(self, arg: object) -> str:
         return "<nil>" if arg is None else f"{type_name(arg)}={format_value(arg, 'v', PLAIN)}"
-
-    def _write(self, text: str) -> None:
-        self._room -= len(text)
-        if self._room < 0:
-            raise _too_long(self._limit)
-        self._out.append(text)
 
     def _directive(self) -> None:
         flags = _PARTS.match(self._text, self._at)
@@ -282,7 +289,7 @@ class _Formatter:
         if not has_index:
             self._index()
         if self._at >= len(self._text):
-            self._write("%!(NOVERB)")
+            self._out.write("%!(NOVERB)")
             return
         verb = self._text[self._at]
         self._at += 1
@@ -290,20 +297,19 @@ class _Formatter:
 
     def _verb(self, verb: str, spec: Spec) -> None:
         if verb == "%":
-            self._write("%")
+            self._out.write("%")
         elif not self._is_good_index:
-            self._write(f"%!{verb}(BADINDEX)")
+            self._out.write(f"%!{verb}(BADINDEX)")
         elif self._next >= len(self._args):
-            self._write(f"%!{verb}(MISSING)")
+            self._out.write(f"%!{verb}(MISSING)")
         else:
             if verb == "v":
                 spec = attrs.evolve(
                     spec, sharp=False, plus=False, sharp_v=spec.sharp, plus_v=spec.plus
                 )
             arg = self._args[self._next]
-            if ((spec.width or 0) + (spec.precision or 0)) * _leaves(arg) > self._room:
-                raise _too_long(self._limit)
-            self._write(format_value(arg, verb, PLAIN if spec == PLAIN else spec))
+            self._out.need(((spec.width or 0) + (spec.precision or 0)) * _leaves(arg))
+            self._out.write(format_value(arg, verb, PLAIN if spec == PLAIN else spec))
             self._next += 1
 
     def _width(self, spec: Spec, has_index: bool) -> tuple[Spec, bool]:
@@ -335,7 +341,7 @@ class _Formatter:
             self._next += 1
             number = int(arg) if isinstance(arg, int) and not isinstance(arg, bool) else None
         if number is None or not least <= number <= _MAX_NUMBER:
-            self._write(complaint)
+            self._out.write(complaint)
             return None
         return number
 

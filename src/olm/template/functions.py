@@ -1,5 +1,5 @@
 """The functions that every template has (Go 1.26, text/template/funcs.go). `and` and `or` are here by name only: they skip
-arguments, so `expressions` runs them itself; `call` too, since its errors name its argument.
+arguments, so `closures` runs them itself; `call` too, since its errors name its argument.
 
 Functions that write text take a limit, so that a template cannot fill the memory with one string.
 """
@@ -26,7 +26,7 @@ from olm.template.values import (
     type_name,
 )
 
-__all__ = ["builtins"]
+__all__ = ["builtins", "run_elsewhere"]
 
 
 def builtins(limit: int) -> Mapping[str, Function]:
@@ -39,9 +39,9 @@ def builtins(limit: int) -> Mapping[str, Function]:
         return Function(lambda *args: write(args, limit), rest="any")
 
     return {
-        "and": Function(_special, ("value",), "value"),
-        "or": Function(_special, ("value",), "value"),
-        "call": Function(_special, ("value",), "value"),
+        "and": Function(run_elsewhere, ("value",), "value"),
+        "or": Function(run_elsewhere, ("value",), "value"),
+        "call": Function(run_elsewhere, ("value",), "value"),
         "not": Function(lambda value: not is_true(value), ("value",)),
         "len": Function(_length, ("value",)),
         "index": Function(_index, ("value",), "value"),
@@ -61,8 +61,9 @@ def builtins(limit: int) -> Mapping[str, Function]:
     }
 
 
-def _special(*_args: object) -> NoReturn:
-    raise AssertionError("expressions.py runs this function itself")
+def run_elsewhere(*_args: object) -> NoReturn:
+    """Stand for a function that `closures` runs itself; never called."""
+    raise AssertionError("closures.py runs this function itself")
 
 
 def _something(value: object) -> object:

@@ -17,15 +17,15 @@ from olm.template.nodes import Node
 from olm.template.quoting import quote
 from olm.template.values import Function, string_size
 
-__all__ = ["UNSET", "Expression", "Frame", "Limits", "Run", "Site", "Statement"]
+__all__ = ["CHARS_PER_STEP", "UNSET", "Expression", "Frame", "Limits", "Run", "Site", "Statement"]
 
 UNSET: Final = object()
 """What a variable holds before its declaration ran."""
 
 _QUANTUM: Final = 4096
 """Steps between two looks at the clock and the output: some milliseconds."""
-_CHARS_PER_STEP: Final = 64
-"""A new text costs a step for so many characters, so that long ones are not free."""
+CHARS_PER_STEP: Final = 64
+"""A text costs a step for so many characters, so that long ones are not free."""
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +36,7 @@ class Limits:
 
     Attributes:
         max_output_bytes: of the whole text, and of each text on the way to it.
-        max_steps: nodes run, and 64 characters of new text each count as one.
+        max_steps: nodes run, and 64 characters of text that is made or looked through each count as one.
         max_depth: templates that run inside one another.
         max_seconds: wall-clock time, for what steps do not see; looked at every 4096 steps.
     """
@@ -109,7 +109,9 @@ class Run:
 
     def charge_text(self, text: str, site: Site) -> None:
         """Pay for a text that was just made. Raises as `charge`."""
-        self.charge(len(text) // _CHARS_PER_STEP, site)
+        if len(text) > self._limits.max_output_bytes:
+            raise site.error(f"text is longer than {self._limits.max_output_bytes} bytes")
+        self.charge(len(text) // CHARS_PER_STEP, site)
 
     def _settle(self, site: Site) -> None:
         while self._quantum < 0:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import attrs
 
+from olm.template.closures import unboxed
 from olm.template.expressions import ExpressionCompiler
 from olm.template.fields import MissingKey
 from olm.template.formatting import shown
@@ -153,7 +154,7 @@ class _Compiler(ExpressionCompiler):
 
     def _template(self, node: TemplateNode) -> Statement:
         site = self._site(node)
-        data: Expression = _no_data if node.pipe is None else _settled(self._pipeline(node.pipe)[0])
+        data: Expression = _no_data if node.pipe is None else unboxed(self._pipeline(node.pipe)[0])
         name, bodies = node.name, self.bodies
 
         def invoked(frame: Frame, dot: object) -> None:
@@ -199,10 +200,8 @@ class _Compiler(ExpressionCompiler):
                     body(frame, item)
                 if is_empty:
                     otherwise(frame, dot)
-            except (
-                _Break
-            ):  # from the part after else, too: there it ends this loop, not the one around it
-                pass
+            except _Break:
+                pass  # a break after else ends this loop, too, not the one around it
 
         return looped
 
@@ -240,14 +239,6 @@ def _nothing(_frame: Frame, _dot: object) -> None:
 
 def _no_data(_frame: Frame, _dot: object) -> object:
     return INVALID
-
-
-def _settled(value: Expression) -> Expression:
-    def settled(frame: Frame, dot: object) -> object:
-        found = value(frame, dot)
-        return INVALID if found is None else found
-
-    return settled
 
 
 def _discarded(value: Expression) -> Statement:

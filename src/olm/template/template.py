@@ -47,10 +47,10 @@ def parse(
         raise TemplateError(f"template: {name}: template is longer than {max_chars} characters")
     try:
         trees = parse_trees(text, name, frozenset((*_builtins(0), *functions)))
+        root = trees.pop(name)
+        return Template(name, root, trees, functions, missing_key)
     except RecursionError as exc:
         raise TemplateError(f"template: {name}: template is nested too deeply") from exc
-    root = trees.pop(name)
-    return Template(name, root, trees, functions, missing_key)
 
 
 class Template:
