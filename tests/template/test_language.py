@@ -273,6 +273,23 @@ class TestLimits:
         ):
             parse(text).execute(None, limits=SMALL)
 
+    @pytest.mark.parametrize("text", ["print {0}", "println {0}", 'printf "{1}" {0}', "html {0}"])
+    def test_a_text_repeated_many_times_is_refused_before_it_is_made(self, text: str) -> None:
+        call = text.format(" ".join(["$"] * 1000), "%s" * 1000)
+
+        with pytest.raises(TemplateError, match="text is longer than 100000 bytes"):
+            parse(f"{{{{{call}}}}}").execute("x" * 900, limits=SMALL)
+
+    def test_a_text_that_grows_by_its_escapes_is_refused(self) -> None:
+        with pytest.raises(TemplateError, match="text is longer than 100000 bytes"):
+            parse("{{len (js .)}}").execute("<" * 50_000, limits=SMALL)
+
+    def test_long_texts_cost_steps_wherever_they_go(self) -> None:
+        with pytest.raises(TemplateError, match="more than 20000 steps"):
+            parse("{{range 100}}{{if eq (len $) 1}}{{end}}{{end}}").execute(
+                "x" * 50_000, limits=SMALL
+            )
+
     @pytest.mark.parametrize(
         "form", ["%10000000d", "%.9999999f", "%-9999999d|", "%*d", "%[1]*[1]d"]
     )
