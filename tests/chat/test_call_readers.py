@@ -9,10 +9,10 @@ import pytest
 
 from chat.chat_kit import TOOLS, Sample, answer_of, is_accepted, make_parser, make_tool
 from olm.chat.parsers import PARSERS
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.json_calls import JsonCalls, JsonKeys, JsonSpan
-from olm.chat.parsers.sections import TextBefore, TextWithCalls
-from olm.chat.parsers.thinking import ThinkSection, is_opened_by
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonCalls, JsonKeys, JsonSpan
+from olm.chat.parsers.kit.sections import TextBefore, TextWithCalls
+from olm.chat.parsers.kit.thinking import ThinkSection, is_opened_by
 from olm.chat.types import AnswerEvent, CallArguments, CallEnd, CallStart, Piece, ToolCall
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from olm.chat.parsers.coerce import StreamedText, allowed_types, coerce, coerce_json, is_text
+from olm.chat.parsers.kit.coerce import StreamedText, allowed_types, coerce, coerce_json, is_text
 
 CASES: list[tuple[str, object, object]] = [
     ("hello world", "string", "hello world"),

@@ -13,7 +13,7 @@ from olm.chat.constraints import answer_grammar
 from olm.chat.grammar import AnswerGrammar
 from olm.chat.parsers import PARSERS
 from olm.chat.parsers.base import CallSyntax
-from olm.chat.parsers.grammar import call_rules, json_call
+from olm.chat.parsers.kit.lark import call_rules, json_call
 from olm.chat.rendering import ToolGrammar
 from olm.chat.tools import Tool, read_tools
 from olm.chat.types import Constraint, ConstraintKind, ToolChoice

@@ -11,7 +11,7 @@ from chat.chat_kit import TOOLS, Sample, answer_of, events_of, make_parser, make
 from olm.chat.parsers import PARSERS
 from olm.chat.parsers.glimmer import resolve
 from olm.chat.parsers.harmony import Header, read_header
-from olm.chat.parsers.harmony_names import harmony_think, map_messages, map_tools
+from olm.chat.parsers.kit.harmony_names import harmony_think, map_messages, map_tools
 from olm.chat.renderers.gemma4 import gemma4_variant
 from olm.chat.types import (
     AnswerEvent,

@@ -13,7 +13,7 @@ import pytest
 
 from chat.chat_kit import make_tool
 from olm.chat.renderers import RENDERERS, RenderInput
-from olm.chat.renderers.qwen_parts import HOW_TO_CALL
+from olm.chat.renderers.kit.chatml import HOW_TO_CALL
 from olm.chat.tools import read_tools
 from olm.chat.types import ChatMessage, Think, ToolCall
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.chat_kit import cuts
-from olm.chat.parsers.python_calls import (
+from olm.chat.parsers.kit.python_calls import (
     Begun,
     Ended,
     Found,

@@ -12,8 +12,8 @@ import pytest
 
 from chat.chat_kit import make_tool
 from olm.chat.renderers import RENDERERS, RenderInput
+from olm.chat.renderers.kit.chatml import HOW_TO_CALL
 from olm.chat.renderers.qwen3coder import value_text
-from olm.chat.renderers.qwen_parts import HOW_TO_CALL
 from olm.chat.tools import Tool, read_tools
 from olm.chat.types import ChatMessage, Think, ToolCall
 from olm.errors import InvalidRequest

@@ -24,7 +24,7 @@ from olm.actors.client import (
 )
 from olm.chat.media import kind_of, media_of
 from olm.chat.options import LoadOptions, load_options, merge_options, sampling
-from olm.chat.parsers.harmony_names import harmony_think
+from olm.chat.parsers.kit.harmony_names import harmony_think
 from olm.chat.prompt import (
     chat_messages,
     completion_messages,

@@ -15,10 +15,10 @@ from typing import Final
 import attrs
 
 from olm.chat.parsers.base import CallSyntax, Parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_call, literal
-from olm.chat.parsers.sections import CallReader, TextBefore
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.lark import call_rules, json_call, literal
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.rendering import ThinkTags
 from olm.chat.tagged_calls import CallScanner
 from olm.chat.tools import Tool

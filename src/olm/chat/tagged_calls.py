@@ -15,9 +15,9 @@ from typing import Final
 import attrs
 import msgspec
 
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.json_calls import JsonSpan, object_or_none
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonSpan, object_or_none
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ["CallScanner"]
@@ -55,7 +55,7 @@ class _Frame:
 
 
 class CallScanner:
-    """Reads calls from behind the tag that opened them: a `CallReader` of `olm.chat.parsers.sections`.
+    """Reads calls from behind the tag that opened them: a `CallReader` of `olm.chat.parsers.kit.sections`.
 
     Args:
         names: of the tools that were offered.
@@ -77,7 +77,7 @@ class CallScanner:
         self._writer, self._names, self._is_bare = writer, frozenset(names), is_bare
         self._markers = ("{", end) if end else ("{",)
         self._step: Callable[[str, int], int] = self._at_bracket if is_bare else self._between
-        self._is_over = self._is_unread = False
+        self._is_over = self._is_unread = self._is_list = False
         self._raw, self._n_raw = [begin], len(begin)  # everything since the end of the last call
         self._n_calls = 0
         self._frames: list[_Frame] = []
@@ -197,7 +197,8 @@ class CallScanner:
         return at + 1
 
     def _begin_value(self, step: Callable[[str, int], int]) -> None:
-        self._span, self._value, self._step = JsonSpan(), [], step
+        self._span, self._step = JsonSpan(), step
+        self._value: list[str] = []
 
     def _take_value(self, text: str, at: int) -> tuple[str, int]:
         """Take more of a value: the part that was taken, and the end of the value or -1."""

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from olm.chat.parsers import PARSERS, ParseInput, Parser, ParserFamily
-from olm.chat.parsers.harmony_names import map_messages, map_tools
+from olm.chat.parsers.kit.harmony_names import map_messages, map_tools
 from olm.chat.renderers import RENDERERS, RenderInput
 from olm.chat.rendering import Rendered, ThinkTags
 from olm.chat.tagged import make_parser, tag_syntax, think_tags

@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol, assert_never, cast
 import msgspec
 
 from olm.chat.media import with_marks
-from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.rendering import Rendered, ThinkTags, ToolGrammar
 from olm.chat.tools import read_tools
 from olm.chat.types import AnswerEvent, ChatMessage, ChatPrompt, Piece

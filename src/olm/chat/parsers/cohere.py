@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from olm.chat.parsers.bare_json import BareJsonCall
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_object, literal, parameters_schema
-from olm.chat.parsers.json_calls import JsonKeys
-from olm.chat.parsers.mixed import think_mode
-from olm.chat.parsers.sections import CallReader, TextBefore
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.bare_json import BareJsonCall
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonKeys
+from olm.chat.parsers.kit.lark import call_rules, json_object, literal, parameters_schema
+from olm.chat.parsers.kit.mixed import think_mode
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
-__all__: list[str] = []
+__all__ = ()
 
 _THINK: Final = "<|START_THINKING|>"
 _THINK_END: Final = "<|END_THINKING|>"

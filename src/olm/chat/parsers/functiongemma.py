@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.gemma_calls import GemmaCall, GemmaSyntax
-from olm.chat.parsers.gemma_lark import gemma_lark
-from olm.chat.parsers.kept_text import ContentWithCalls
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.gemma_calls import GemmaCall, GemmaSyntax
+from olm.chat.parsers.kit.gemma_lark import gemma_lark
+from olm.chat.parsers.kit.kept_text import ContentWithCalls
 from olm.chat.tools import Tool
 
-__all__: list[str] = []
+__all__ = ()
 
 _SYNTAX: Final = GemmaSyntax(
     begin="<start_function_call>",

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.gemma_calls import GemmaCall, GemmaSyntax
-from olm.chat.parsers.gemma_lark import gemma_lark
-from olm.chat.parsers.kept_text import ContentWithCalls
-from olm.chat.parsers.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.gemma_calls import GemmaCall, GemmaSyntax
+from olm.chat.parsers.kit.gemma_lark import gemma_lark
+from olm.chat.parsers.kit.kept_text import ContentWithCalls
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
-__all__: list[str] = []
+__all__ = ()
 
 _SYNTAX: Final = GemmaSyntax(
     begin="<|tool_call>", end="<tool_call|>", quote='<|"|>', noise=("<|tool_response>",)

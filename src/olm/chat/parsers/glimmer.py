@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from olm.chat.parsers.atem import ATEM, AtemCall, atem_rule
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, literal
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.atem import ATEM, AtemCall, atem_rule
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.lark import call_rules, literal
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 

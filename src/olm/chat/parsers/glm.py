@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from olm.chat.parsers.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.mixed import think_mode
-from olm.chat.parsers.sections import CallReader, TextWithCalls
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.mixed import think_mode
+from olm.chat.parsers.kit.sections import CallReader, TextWithCalls
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 
-__all__: list[str] = []
+__all__ = ()
 
 
 def _body(inp: ParseInput) -> TextWithCalls:

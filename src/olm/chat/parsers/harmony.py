@@ -17,11 +17,11 @@ from typing import Final
 import attrs
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_value, literal, parameters_schema
-from olm.chat.parsers.harmony_names import map_tools
-from olm.chat.parsers.json_calls import object_or_none
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.harmony_names import map_tools
+from olm.chat.parsers.kit.json_calls import object_or_none
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal, parameters_schema
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 

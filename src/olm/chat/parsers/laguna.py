@@ -11,17 +11,17 @@ import re
 from collections.abc import Callable, Collection
 from typing import Final
 
-from olm.chat.parsers.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
-from olm.chat.parsers.bare_json import BareJsonCall
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.json_calls import JsonKeys
-from olm.chat.parsers.mixed import MixedText, think_mode
-from olm.chat.parsers.sections import CallReader, TextBefore
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
+from olm.chat.parsers.kit.bare_json import BareJsonCall
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonKeys
+from olm.chat.parsers.kit.mixed import MixedText, think_mode
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.types import AnswerEvent, Piece
 
-__all__: list[str] = []
+__all__ = ()
 
 _THINK: Final = "<think>"
 _THINK_END: Final = "</think>"

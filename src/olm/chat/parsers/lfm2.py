@@ -11,18 +11,18 @@ from typing import Final
 
 from olm.chat.jsontext import compact_json
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_value, literal
-from olm.chat.parsers.json_calls import JsonCalls
-from olm.chat.parsers.kept_text import ContentWithCalls
-from olm.chat.parsers.member_rules import members
-from olm.chat.parsers.python_calls import Begun, Ended, Found, PythonCalls, read_calls
-from olm.chat.parsers.sections import CallReader, TextBefore
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonCalls
+from olm.chat.parsers.kit.kept_text import ContentWithCalls
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal
+from olm.chat.parsers.kit.member_rules import members
+from olm.chat.parsers.kit.python_calls import Begun, Ended, Found, PythonCalls, read_calls
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 
-__all__: list[str] = []
+__all__ = ()
 
 _CALLS: Final = "<|tool_call_start|>"
 _CALLS_END: Final = "<|tool_call_end|>"

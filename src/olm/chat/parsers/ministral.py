@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_value, literal, parameters_schema
-from olm.chat.parsers.named_json import NamedJson, NamedJsonCalls
-from olm.chat.parsers.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal, parameters_schema
+from olm.chat.parsers.kit.named_json import NamedJson, NamedJsonCalls
+from olm.chat.parsers.kit.sections import CallReader, TextBefore, TextWithCalls
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
-__all__: list[str] = []
+__all__ = ()
 
 _CALL: Final = "[TOOL_CALLS]"
 _ARGUMENTS: Final = "[ARGS]"

@@ -10,16 +10,16 @@ from typing import Final
 
 from olm.chat.jsontext import compact_json
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import json_value, literal
-from olm.chat.parsers.mixed import MixedText, section_rules, think_mode
-from olm.chat.parsers.python_calls import Begun, Ended, Found, PythonCalls
-from olm.chat.parsers.sections import CallReader, TextBefore
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.lark import json_value, literal
+from olm.chat.parsers.kit.mixed import MixedText, section_rules, think_mode
+from olm.chat.parsers.kit.python_calls import Begun, Ended, Found, PythonCalls
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 
-__all__: list[str] = []
+__all__ = ()
 
 _CALLS: Final = "<function_calls>"
 _CALLS_END: Final = "</function_calls>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from olm.chat.parsers.base import ParseInput, Parser, ParserFamily, parser
 from olm.chat.types import AnswerEvent, Piece
 
-__all__: list[str] = []
+__all__ = ()
 
 
 class _Passthrough:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.grammar import call_rules, json_call, literal
-from olm.chat.parsers.json_calls import JsonCalls
-from olm.chat.parsers.sections import CallReader, TextWithCalls
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonCalls
+from olm.chat.parsers.kit.lark import call_rules, json_call, literal
+from olm.chat.parsers.kit.sections import CallReader, TextWithCalls
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 
 __all__ = ()

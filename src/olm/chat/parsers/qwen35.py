@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.thinking import ThinkingParser, ThinkSection, is_opened_by
-from olm.chat.parsers.xml_calls import CALL, CALL_END, text_with_xml_calls, xml_lark
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, is_opened_by
+from olm.chat.parsers.kit.xml_calls import CALL, CALL_END, text_with_xml_calls, xml_lark
 
 __all__ = ()
 

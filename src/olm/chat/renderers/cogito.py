@@ -9,10 +9,10 @@ import msgspec
 
 from olm.chat.jsontext import go_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _END = "<｜end▁of▁sentence｜>"
 _IDENTITY = (

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import go_json, spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage
 
-__all__: list[str] = []
+__all__ = ()
 
 _END = "<|END_OF_TURN_TOKEN|>"
 

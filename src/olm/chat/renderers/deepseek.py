@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import go_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage
 
-__all__: list[str] = []
+__all__ = ()
 
 _END = "<｜end▁of▁sentence｜>"
 _HOW_TO_CALL = """

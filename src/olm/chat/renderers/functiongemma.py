@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.gemma_values import declaration, value_text
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.gemma_values import declaration, value_text
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _QUOTE: Final = "<escape>"
 _INTRODUCTION: Final = "You can do function calling with the following functions:"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.gemma4_schemas import properties_text
-from olm.chat.renderers.gemma_values import declaration, value_text
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.gemma4_schemas import properties_text
+from olm.chat.renderers.kit.gemma_values import declaration, value_text
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 

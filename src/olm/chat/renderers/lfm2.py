@@ -10,11 +10,11 @@ from typing import Final
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
-from olm.chat.renderers.tool_fields import function_fields
+from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.tool_fields import function_fields
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _CALLS: Final = "<|tool_call_start|>"
 _CALLS_END: Final = "<|tool_call_end|>"

@@ -14,8 +14,8 @@ import msgspec
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
-from olm.chat.renderers.qwen_parts import END, HOW_TO_CALL, START, is_at, turn
+from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, is_at, turn
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import go_json, spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import arguments_of, marked
 from olm.chat.types import ChatMessage, ToolCall
 
-__all__: list[str] = []
+__all__ = ()
 
 _OLMO_3 = "You are a helpful function-calling AI assistant. "
 _OLMO_31 = (

@@ -15,10 +15,10 @@ import msgspec
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import marked
+from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, is_at, last_question, turn
+from olm.chat.renderers.kit.parts import marked
+from olm.chat.renderers.kit.tool_fields import function_fields
 from olm.chat.renderers.qwen3coder import call_text
-from olm.chat.renderers.qwen_parts import END, HOW_TO_CALL, START, is_at, last_question, turn
-from olm.chat.renderers.tool_fields import function_fields
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, Think
 from olm.errors import InvalidRequest

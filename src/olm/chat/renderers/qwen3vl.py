@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.parts import arguments_of, marked
-from olm.chat.renderers.qwen_parts import END, START, is_at, last_question, turn
-from olm.chat.renderers.tool_fields import function_fields
+from olm.chat.renderers.kit.chatml import END, START, is_at, last_question, turn
+from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.tool_fields import function_fields
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 

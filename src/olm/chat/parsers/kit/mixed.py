@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from olm.chat.parsers.base import ParseInput
-from olm.chat.parsers.grammar import call_rules, literal
-from olm.chat.parsers.scan import trailing_space
-from olm.chat.parsers.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.lark import call_rules, literal
+from olm.chat.parsers.kit.scan import trailing_space
+from olm.chat.parsers.kit.sections import CallReader, TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ["MixedText", "section_rules", "think_mode"]

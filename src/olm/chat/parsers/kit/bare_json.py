@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.json_calls import JsonCalls, JsonKeys, JsonSpan
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_calls import JsonCalls, JsonKeys, JsonSpan
 from olm.chat.types import AnswerEvent
 
 __all__ = ["BareJsonCall"]

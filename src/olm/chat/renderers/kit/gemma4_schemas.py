@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from olm.chat.renderers.gemma_values import name_list, plain, value_text
+from olm.chat.renderers.kit.gemma_values import name_list, plain, value_text
 
 __all__ = ["properties_text"]
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from olm.chat.jsontext import compact_json
-from olm.chat.parsers.coerce import StreamedText, coerce_json, is_text
-from olm.chat.parsers.grammar import json_value, literal
-from olm.chat.parsers.member_rules import members
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.coerce import StreamedText, coerce_json, is_text
+from olm.chat.parsers.kit.lark import json_value, literal
+from olm.chat.parsers.kit.member_rules import members
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 
 __all__ = ["ATEM", "AtemCall", "atem_rule"]

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from olm.chat.jsontext import compact_json
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.coerce import StreamedText, coerce_json, is_text
-from olm.chat.parsers.grammar import call_rules, json_value, literal
-from olm.chat.parsers.json_calls import JsonCalls, JsonSpan, object_or_none
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.coerce import StreamedText, coerce_json, is_text
+from olm.chat.parsers.kit.json_calls import JsonCalls, JsonSpan, object_or_none
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 

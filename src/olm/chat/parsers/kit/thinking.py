@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from olm.chat.parsers.base import Parser
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ["ThinkSection", "ThinkingParser", "is_opened_by"]

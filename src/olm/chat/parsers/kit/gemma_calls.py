@@ -8,10 +8,10 @@ from typing import Final
 
 import attrs
 
-from olm.chat.parsers.calls import CallWriter
-from olm.chat.parsers.coerce import allowed_types
-from olm.chat.parsers.gemma_arguments import GemmaArguments
-from olm.chat.parsers.sections import TextBefore
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.coerce import allowed_types
+from olm.chat.parsers.kit.gemma_arguments import GemmaArguments
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from olm.chat.parsers.gemma_calls import GemmaSyntax
-from olm.chat.parsers.grammar import call_rules, literal
-from olm.chat.parsers.member_rules import members
-from olm.chat.renderers.gemma_values import value_text
+from olm.chat.parsers.kit.gemma_calls import GemmaSyntax
+from olm.chat.parsers.kit.lark import call_rules, literal
+from olm.chat.parsers.kit.member_rules import members
+from olm.chat.renderers.kit.gemma_values import value_text
 from olm.chat.tools import Tool
 
 __all__ = ["gemma_lark"]

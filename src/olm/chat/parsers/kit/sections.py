@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from olm.chat.parsers.scan import find_first, held_back
+from olm.chat.parsers.kit.scan import find_first, held_back
 from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ["CallReader", "TextBefore", "TextWithCalls"]

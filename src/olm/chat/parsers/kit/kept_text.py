@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from olm.chat.parsers.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.parsers.kit.sections import CallReader, TextBefore, TextWithCalls
 
 __all__ = ["ContentWithCalls"]
 

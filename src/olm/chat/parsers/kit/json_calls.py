@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from olm.chat.parsers.calls import CallWriter
+from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.types import AnswerEvent
 
 __all__ = ["JsonCalls", "JsonKeys", "JsonSpan", "object_or_none"]
