@@ -126,7 +126,7 @@ Machine::Limit Machine::certain() {
         if (frame.shadow == nullptr) {
             frame.shadow.reset(new Machine(*this, n));
         }
-        if (frame.shadow->run() == State::failed) {
+        if (frame.shadow->run() == State::failed || leaves_rest(frame, *frame.shadow)) {
             frame.settled = true;
             frame.shadow.reset();
             n_settled_ = is_next ? n + 1 : n_settled_;
@@ -139,6 +139,25 @@ Machine::Limit Machine::certain() {
         }
     }
     return limit;
+}
+
+// The shadow's parse is over before the text is, and holds nothing that the branch has not: if the branch fails, what it has
+// read is text that no grammar takes, whichever way.
+bool Machine::leaves_rest(const Frame & frame, const Machine & shadow) const {
+    if (shadow.state_ != State::succeeded || shadow.end() >= input_.text.size()) {
+        return false;
+    }
+    size_t n = frame.n_marks - first_mark_;
+    for (const Mark & mark : shadow.marks_) {
+        if (mark.part == Part::section) {
+            continue;  // an empty one
+        }
+        if (n >= marks_.size() || !(marks_[n] == mark)) {
+            return false;
+        }
+        ++n;
+    }
+    return true;
 }
 
 // How far the branch and its shadow have read the same.

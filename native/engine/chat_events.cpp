@@ -191,7 +191,7 @@ void EventWriter::close(const Mark & mark) {
             in_section_ = mark.is_partial;
             break;
         case Part::reasoning:
-            blank_.clear();  // nothing but blanks is no thinking
+            blank_.clear();
             break;
         case Part::tool:
             if (params_.format == COMMON_CHAT_FORMAT_PEG_MINIMAX_M3 && call_.is_named) {
@@ -202,7 +202,7 @@ void EventWriter::close(const Mark & mark) {
             }
             break;
         default:
-            if (call_.is_open) {
+            if (call_.is_open && !mark.is_partial) {
                 close_value(mark.part, mark.at);
             }
     }
@@ -211,14 +211,11 @@ void EventWriter::close(const Mark & mark) {
 void EventWriter::close_value(Part part, size_t at) {
     const bool is_minimax = params_.format == COMMON_CHAT_FORMAT_PEG_MINIMAX_M3;
     switch (part) {
-        case Part::tool_name: {
-            call_.name     = std::string(without_blanks(since(part, at), false, true));
-            call_.is_named = true;
-            if (call_.arguments.empty()) {
-                call_.arguments = "{";
-            }
+        case Part::tool_name:
+            call_.name      = std::string(without_blanks(since(part, at), false, true));
+            call_.is_named  = true;
+            call_.arguments += call_.arguments.empty() ? "{" : "";
             break;
-        }
         case Part::tool_id: {
             const std::string whole = since(part, at);
             auto              id    = without_blanks(whole, false, true);
@@ -278,9 +275,9 @@ void EventWriter::take_text(size_t at) {
     if (text_part_ == Part::none || at <= text_at_) {
         return;
     }
-    const bool  is_told = text_part_ == Part::content || text_part_ == Part::reasoning;
-    const size_t from   = is_told ? std::max(text_at_, std::min(base_, at)) : text_at_;
-    std::string piece   = text_->substr(from, at - from);
+    const bool        is_told = text_part_ == Part::content || text_part_ == Part::reasoning;
+    const size_t      from    = is_told ? std::max(text_at_, std::min(base_, at)) : text_at_;
+    const std::string piece   = text_->substr(from, at - from);
     switch (text_part_) {
         case Part::content:
             add(ChatEvent::Kind::content, piece);

@@ -91,6 +91,7 @@ class Machine {
     bool  may_go_back(const Frame & frame) const;
     bool  leaf_cannot_fail(const std::vector<std::string> ** next) const;
     bool  branch_cannot_fail(size_t frame) const;
+    bool  leaves_rest(const Frame & frame, const Machine & shadow) const;
     Limit agreed(const Frame & frame, Machine & shadow) const;
     size_t progress() const;
 

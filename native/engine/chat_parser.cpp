@@ -129,7 +129,7 @@ struct olm_chat_parser {
 };
 
 void olm_chat_parser::begin(const std::string & prompt, const std::string & text) {
-    input.text = prompt + text;
+    input      = {prompt + text, false};
     base       = prompt.size();
     machine.emplace(grammar, input);
     writer.restart();
@@ -165,7 +165,7 @@ void olm_chat_parser::read() {
             continue;
         }
         writer.advance(machine->marks(), machine->certain(), input.text, base);
-        if (state == State::waiting || machine->end() >= input.text.size()) {
+        if (state != State::succeeded || machine->end() >= input.text.size()) {
             return;
         }
         go_on_behind(std::max(machine->end(), base));
@@ -213,13 +213,18 @@ bool olm_chat_parser::has_trigger(const std::string & text) const {
 }
 
 void olm_chat_parser::finish() {
-    using Kind          = olm::ChatEvent::Kind;
-    const size_t marker = machine->waiting_until();
-    size_t       call   = 0;
-    const bool   within = machine->is_within(olm::Part::tool_open, &call) || machine->is_within(olm::Part::tool, &call);
-    const auto   part   = writer.text_part();
-    input.is_over       = true;
-    read();
+    using Kind         = olm::ChatEvent::Kind;
+    size_t    marker   = 0;
+    size_t    call     = 0;
+    bool      within   = false;
+    olm::Part part     = olm::Part::none;
+    do {
+        marker        = machine->waiting_until();
+        within        = machine->is_within(olm::Part::tool_open, &call) || machine->is_within(olm::Part::tool, &call);
+        part          = writer.text_part();
+        input.is_over = true;
+        read();
+    } while (!input.is_over && rest == Rest::none);  // until no other answer begins behind calls
     if (rest != Rest::none) {
         return;
     }

@@ -103,6 +103,20 @@ SOME = ["Qwen-Qwen3-0.6B", "Qwen3.5-4B", "openai-gpt-oss-120b", "deepseek-ai-Dee
 
 @needs_tree
 @pytest.mark.parametrize("name", SOME)
+def test_an_answer_that_ends_anywhere_is_what_the_library_reads_of_it(
+    tiny: Model, name: str
+) -> None:
+    applied = applied_to(tiny, name)
+    assert applied is not None
+    parser, sentences = bytes(applied.parser), Sentences(applied, "cut")
+    text = max((sentences.write() for _ in range(6)), key=len)[:160]
+
+    for end in range(len(text)):
+        assert_as_the_library(parser, text[:end], joined(read_in_pieces(parser, [text[:end]])))
+
+
+@needs_tree
+@pytest.mark.parametrize("name", SOME)
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
