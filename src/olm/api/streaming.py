@@ -1,4 +1,4 @@
-"""Answers that come in pieces: NDJSON with the status decided by the first event, errors in-band after it.
+"""Answers that come in pieces: the status decided by the first event, errors in-band after it, in any API's framing.
 
 A stream runs as one function in the request's own task: it opens its work, writes, and closes it again, so that every
 scope is left in the order it was entered, whatever ends the stream. (Quart's own way opens the work in the handler and
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
+import attrs
 from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from quart_trio.wrappers import TrioResponse
 
@@ -19,6 +20,7 @@ from olm.api.dialects.ollama_events import Form
 from olm.api.encoding import to_json
 from olm.api.errors import (
     SHUTTING_DOWN,
+    dialect_of,
     error_body,
     error_headers,
     error_line,
@@ -29,21 +31,40 @@ from olm.api.schemas import ProgressResponse
 from olm.chat.types import Done, TurnEvent
 from olm.errors import OlmError, ShuttingDown
 
-__all__ = ["StreamResponse", "Work", "progress_json", "progress_lines", "turn_lines"]
+__all__ = [
+    "NDJSON",
+    "Framing",
+    "StreamResponse",
+    "Work",
+    "progress_json",
+    "progress_lines",
+    "turn_lines",
+]
 
 Work = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 """Opens the work behind a stream: an iterator of whole lines, several at once where several were waiting."""
 
-_NDJSON: Final = ((b"content-type", b"application/x-ndjson"),)
+
+@attrs.frozen
+class Framing:
+    """How an API writes a stream: its type, an error in the middle of it (given the request's id), and its last words."""
+
+    content_type: bytes
+    error: Callable[[OlmError, str], bytes]
+    end: bytes = b""
+
+
+NDJSON: Final = Framing(b"application/x-ndjson", lambda error, _: error_line(error))
 
 
 class StreamResponse(TrioResponse):
     """A Quart response that writes itself; `olm.api.app` calls `run` instead of iterating a body."""
 
-    def __init__(self, call: Call, work: Work) -> None:
+    def __init__(self, call: Call, work: Work, framing: Framing = NDJSON) -> None:
         super().__init__()
         self._call = call
         self._work = work
+        self._framing = framing
         self._started = False
 
     async def run(self, send: ASGISendCallable) -> None:
@@ -62,15 +83,20 @@ class StreamResponse(TrioResponse):
         async with self._work() as batches:
             async for batch in batches:
                 if not self._started:
-                    await self._start(send, 200, list(_NDJSON))
+                    await self._start(send, 200, self._headers())
                     write = self._call.chunk_writer()
                 if write is not None:
                     await write(batch)
                 else:
                     await send(_body(batch, more=True))
         if not self._started:
-            await self._start(send, 200, list(_NDJSON))
+            await self._start(send, 200, self._headers())
+        if self._framing.end:
+            await send(_body(self._framing.end, more=True))
         await send(_body(b"", more=False))
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"content-type", self._framing.content_type)]
 
     async def _start(
         self, send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]]
@@ -85,9 +111,9 @@ class StreamResponse(TrioResponse):
 
     async def _fail(self, send: ASGISendCallable, error: OlmError) -> None:
         if self._started:
-            await send(_body(error_line(error), more=True))
+            await send(_body(self._framing.error(error, self._call.id), more=True))
         else:
-            body = error_body(error)
+            body = error_body(error, dialect_of(self._call.path), self._call.id)
             headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
             headers.append((b"content-length", str(len(body)).encode()))
             await self._start(send, error.http_status, headers)
