@@ -74,13 +74,14 @@ def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
 def _grammar(turn: Turn, rendered: Rendered) -> AnswerGrammar | None:
     prompt = turn.prompt
     if not (isinstance(prompt, ChatPrompt) and prompt.tools_json):
-        return answer_grammar(turn.constraint)
+        return answer_grammar(turn.constraint, headers=rendered.content_headers)
     return answer_grammar(
         turn.constraint,
         calls=rendered.calls,
         tools=read_tools(prompt.tools_json),
         choice=prompt.tool_choice,
         parallel=prompt.parallel_tool_calls,
+        headers=rendered.content_headers,
     )
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from olm.chat.jsontext import compact_json
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.coerce import StreamedText, coerce_json, is_text
-from olm.chat.parsers.kit.json_calls import JsonCalls, JsonSpan, object_or_none
-from olm.chat.parsers.kit.lark import call_rules, json_value, literal
+from olm.chat.parsers.kit.coerce import StreamedArguments, is_text
+from olm.chat.parsers.kit.json_calls import JsonCall
+from olm.chat.parsers.kit.json_span import JsonSpan, object_or_none
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal, members, required_of, text_choices
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
@@ -48,15 +48,13 @@ class ArgCalls:
         self._raw = [marker]
         """The text of the section, should it have to be given back."""
         self._events: list[AnswerEvent] = []
-        self._properties: Mapping[str, Mapping[str, object]] = {}
+        self._arguments = StreamedArguments({})
         self._keys: list[str] = []
         """Those without a value as yet."""
-        self._has_parameters = self._is_over = False
-        self._text: StreamedText | None = None
-        self._schema: Mapping[str, object] | None = None
+        self._is_over = False
         self._value: list[str] = []
         self._span = JsonSpan()
-        self._json = JsonCalls(writer, marker, end)
+        self._json = JsonCall(writer, marker, end)
         self._expect(self._in_name, _KEY, _KEY_END, _VALUE, _VALUE_END, "{", end)
 
     def _expect(self, step: Callable[[str], str], *markers: str) -> None:
@@ -103,7 +101,7 @@ class ArgCalls:
             return rest
         name, *key = inside.split(None, 1)[:2] or [""]
         if marker == "{" and not name:
-            self._json = JsonCalls(self._writer, self._marker + inside, self._end)
+            self._json = JsonCall(self._writer, self._marker + inside, self._end)
             self._step = self._in_json
             return marker + rest
         # Where a key's opening tag is missing, the key stands behind the name.
@@ -111,7 +109,8 @@ class ArgCalls:
         if not name or len(key) != is_bare or marker == _VALUE_END:
             self._break(marker, rest)
             return rest
-        self._properties = self._tools[name].properties if name in self._tools else {}
+        tool = self._tools.get(name)
+        self._arguments = StreamedArguments(tool.properties if tool else {})
         self._events += self._writer.start(name)
         self._keys = [text.strip() for text in key]
         if marker == "{":
@@ -162,20 +161,11 @@ class ArgCalls:
         return rest
 
     def _start_value(self) -> None:
-        key = self._keys.pop(0)
-        self._schema = self._properties.get(key)
-        self._text = StreamedText() if is_text(self._schema) else None
-        self._value = []
-        opening = "," if self._has_parameters else "{"
-        self._has_parameters = True
-        self._events += self._writer.arguments(f"{opening}{compact_json(key)}:")
+        self._events += self._writer.arguments(self._arguments.start(self._keys.pop(0)))
         self._expect(self._in_value, _VALUE_END, _KEY, self._end)
 
     def _give(self, part: str) -> None:
-        if self._text is None:
-            self._value.append(part)
-        else:
-            self._events += self._writer.arguments(self._text.push(part))
+        self._events += self._writer.arguments(self._arguments.push(part))
 
     def _in_value(self, text: str) -> str:
         part, marker, rest = self._before.push(text)
@@ -201,8 +191,7 @@ class ArgCalls:
         return rest
 
     def _end_value(self) -> None:
-        end = self._text.finish() if self._text else coerce_json("".join(self._value), self._schema)
-        self._events += self._writer.arguments(end)
+        self._events += self._writer.arguments(self._arguments.end())
         self._expect(self._between, _KEY, _KEY_END, _VALUE, self._end)
 
     def _between(self, text: str) -> str:
@@ -221,8 +210,7 @@ class ArgCalls:
         return rest
 
     def _end_call(self) -> None:
-        if self._has_parameters:
-            self._events += self._writer.arguments("}")
+        self._events += self._writer.arguments(self._arguments.finish())
         self._events += self._writer.end()
         self._is_over = True
 
@@ -287,29 +275,25 @@ class ArgCalls:
 
 def arg_call_rules(tools: Sequence[Tool], parallel: bool) -> str:
     """Write the grammar of such calls: parameters in the order of the schema, line ends between tags as the model likes."""
+    rules = [f"call_text[suffix={literal(_VALUE_END)}]: /(?s:.*)/"]
     calls: list[str] = []
-    extra = [f"call_text[suffix={literal(_VALUE_END)}]: /(?s:.*)/"]
-    for number, tool in enumerate(tools):
-        required = tool.parameters.get("required")
-        needed = required if isinstance(required, list) else []
-        pairs = ""
-        for at, (key, schema) in enumerate(tool.properties.items()):
-            extra.append(f"call_{number}_pair_{at}: {_pair(key, schema, tool)}")
-            pairs += f"call_{number}_pair_{at}{'' if key in needed else '?'} "
-        calls.append(f"{literal(CALL + tool.name)} {_LINE_END} {pairs}{literal(CALL_END)}")
-    return call_rules(calls, parallel=parallel, between=_LINE_END, extra=extra)
+    for tool in tools:
+        needed = required_of(tool.parameters)
+        pairs = [_pair(key, schema, tool) for key, schema in tool.properties.items()]
+        inner = members(rules, pairs, [key in needed for key in tool.properties])
+        calls.append(f"{literal(CALL + tool.name)} {_LINE_END} {inner} {literal(CALL_END)}")
+    return call_rules(calls, parallel=parallel, between=_LINE_END, extra=rules)
 
 
 _LINE_END: Final = '"\\n"?'
 
 
 def _pair(key: str, schema: Mapping[str, object], tool: Tool) -> str:
-    choices = schema.get("enum")
-    if not is_text(schema):
-        value = f"{json_value(schema, tool.parameters)} {literal(_VALUE_END)}"
-    elif isinstance(choices, list) and choices and all(isinstance(item, str) for item in choices):
-        value = f"({' | '.join(literal(item + _VALUE_END) for item in choices)})"
-    else:
+    if choices := text_choices(schema):
+        value = f"({' | '.join(literal(text + _VALUE_END) for text in choices)})"
+    elif is_text(schema):
         value = "call_text"
+    else:
+        value = f"{json_value(schema, tool.parameters)} {literal(_VALUE_END)}"
     opening = f"{literal(_KEY + key + _KEY_END)} {_LINE_END} {literal(_VALUE)}"
     return f"{opening} {value} {_LINE_END}"

@@ -15,10 +15,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
-from olm.chat.jsontext import compact_json
-from olm.chat.parsers.kit.coerce import StreamedText, coerce_json, is_text
-from olm.chat.parsers.kit.lark import json_value, literal
-from olm.chat.parsers.kit.member_rules import members
+from olm.chat.parsers.kit.coerce import StreamedArguments, is_text
+from olm.chat.parsers.kit.lark import json_value, literal, members, required_of, text_choices
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 
@@ -53,12 +51,9 @@ class AtemCall:
         self._json: list[str] = []
         self._expected: Mapping[str, Callable[[str], str]] = {ATEM: self._in_calls}
         self._held = ""
-        self._n_parameters = 0
+        self._arguments = StreamedArguments({})
         self._step: Callable[[str], str] = self._before_element
         self._before = TextBefore((_PARAMETER_END,), trims=False)
-        self._schema: Mapping[str, object] | None = None
-        self._text: StreamedText | None = None
-        self._value: list[str] = []
 
     def push(self, text: str) -> str:
         """Take more text; returns more of the arguments' JSON."""
@@ -116,36 +111,27 @@ class AtemCall:
         self.tool = self._find_tool(name)
         if self.tool is None:
             self.state = "broken"
+        else:
+            self._arguments = StreamedArguments(self.tool.properties)
         self._between_parameters()
 
     def _between_parameters(self) -> None:
         self._expect({_PARAMETER: self._in_key, _INVOKE_END: self._after_invoke}, "")
 
     def _start_parameter(self, key: str) -> None:
-        assert self.tool is not None, "parameters stand in a call"
-        self._schema = self.tool.properties.get(key)
-        self._text = StreamedText() if is_text(self._schema) else None
-        self._value = []
-        self._json.append(f"{',' if self._n_parameters else '{'}{compact_json(key)}:")
-        self._n_parameters += 1
+        self._json.append(self._arguments.start(key))
         self._step = self._in_value
 
     def _in_value(self, text: str) -> str:
         part, marker, rest = self._before.push(text)
-        if self._text is not None:
-            self._json.append(self._text.push(part))
-        else:
-            self._value.append(part)
+        self._json.append(self._arguments.push(part))
         if marker:
-            whole = "".join(self._value)
-            self._json.append(
-                self._text.finish() if self._text else coerce_json(whole, self._schema)
-            )
+            self._json.append(self._arguments.end())
             self._between_parameters()
         return rest
 
     def _after_invoke(self, text: str) -> str:
-        self._json.append("}" if self._n_parameters else "{}")
+        self._json.append(self._arguments.finish() or "{}")
         return self._expect({_ATEM_END: self._end}, text)
 
     def _end(self, text: str) -> str:
@@ -160,8 +146,7 @@ def atem_rule(rules: list[str], tool: Tool, text_rule: str) -> str:
         rules: takes more rules.
         text_rule: the name of a rule for text up to and with the end of a parameter.
     """
-    required = tool.parameters.get("required")
-    needed = set(required) if isinstance(required, list) else set()
+    needed = required_of(tool.parameters)
     written = [_parameter(name, tool, text_rule) for name in tool.properties]
     arguments = members(rules, written, [name in needed for name in tool.properties])
     head = literal(f"{ATEM}\n{_INVOKE}{tool.name}{_NAME_END}\n")
@@ -172,10 +157,8 @@ def atem_rule(rules: list[str], tool: Tool, text_rule: str) -> str:
 def _parameter(name: str, tool: Tool, text_rule: str) -> str:
     schema = tool.properties[name]
     head = literal(f"{_PARAMETER}{name}{_NAME_END}")
-    choices = schema.get("enum")
-    texts: Sequence[object] = choices if isinstance(choices, list) else ()
-    if texts and all(isinstance(choice, str) for choice in texts):
-        value = " | ".join(literal(f"{choice}{_PARAMETER_END}") for choice in texts)
+    if choices := text_choices(schema):
+        value = " | ".join(literal(choice + _PARAMETER_END) for choice in choices)
         return f'{head} ({value}) "\\n"'
     if is_text(schema):
         return f'{head} {text_rule} "\\n"'

@@ -15,7 +15,7 @@ import msgspec
 
 from olm.chat.jsontext import compact_json
 
-__all__ = ["StreamedText", "allowed_types", "coerce", "coerce_json", "is_text"]
+__all__ = ["StreamedArguments", "StreamedText", "allowed_types", "coerce", "coerce_json", "is_text"]
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -136,3 +136,47 @@ class StreamedText:
 
 def _escaped(text: str) -> str:
     return compact_json(text)[1:-1]
+
+
+class StreamedArguments:
+    """Writes the arguments of a call as JSON while their parameters come as text, one after the other.
+
+    Args:
+        properties: the schemas of the parameters by name.
+    """
+
+    __slots__ = ("_parts", "_properties", "_schema", "_text", "has_any")
+
+    def __init__(self, properties: Mapping[str, Mapping[str, object]]) -> None:
+        self._properties = properties
+        self.has_any = False
+        """Whether a parameter has begun."""
+        self._schema: Mapping[str, object] | None = None
+        self._text: StreamedText | None = None
+        self._parts: list[str] = []
+
+    def start(self, key: str) -> str:
+        """Begin a parameter; returns more of the JSON, as all methods do."""
+        opening = "," if self.has_any else "{"
+        self.has_any = True
+        self._schema = self._properties.get(key)
+        self._text = StreamedText() if is_text(self._schema) else None
+        self._parts = []
+        return f"{opening}{compact_json(key)}:"
+
+    def push(self, text: str) -> str:
+        """Take more of the parameter's text."""
+        if self._text is not None:
+            return self._text.push(text)
+        self._parts.append(text)
+        return ""
+
+    def end(self) -> str:
+        """End the parameter."""
+        if self._text is not None:
+            return self._text.finish()
+        return coerce_json("".join(self._parts), self._schema)
+
+    def finish(self) -> str:
+        """End the arguments; without any the JSON is empty."""
+        return "}" if self.has_any else ""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Final, Literal
 
 from olm.chat.jsontext import compact_json
-from olm.chat.parsers.kit.json_calls import object_or_none
+from olm.chat.parsers.kit.json_span import object_or_none
 from olm.chat.parsers.kit.scan import held_back
 
 __all__ = ["GemmaArguments"]

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from olm.chat.parsers.kit.gemma_calls import GemmaSyntax
-from olm.chat.parsers.kit.lark import call_rules, literal
-from olm.chat.parsers.kit.member_rules import members
+from olm.chat.parsers.kit.lark import call_rules, literal, members, required_of
 from olm.chat.renderers.kit.gemma_values import value_text
 from olm.chat.tools import Tool
 
@@ -90,10 +89,9 @@ class _Rules:
         return _SCALARS.get(kind, "call_value") if isinstance(kind, str) else "call_value"
 
     def _object(self, schema: Mapping[str, object], depth: int) -> str:
-        properties, required = schema.get("properties"), schema.get("required")
+        properties, needed = schema.get("properties"), required_of(schema)
         if not isinstance(properties, Mapping) or not properties:
             return '"{" "}"'
-        needed = set(required) if isinstance(required, list) else set()
         names = sorted(properties)
         written = [
             f"{literal(name + ':')} {self._value(properties[name], depth + 1)}" for name in names

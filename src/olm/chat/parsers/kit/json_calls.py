@@ -1,7 +1,7 @@
-"""Calls as JSON objects in a section, `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, streamed while they come.
+"""Calls as JSON objects, `<tool_call>{"name": …, "arguments": {…}}</tool_call>`: alone in a section, in a list, or bare.
 
 The arguments are passed on literally as they are generated, and checked when they end. An end marker inside a JSON
-string does not end the section. `JsonSpan` also serves families that write the name outside of the JSON.
+string does not end the section. Families that write the name outside of the JSON: `named_json`.
 """
 
 from __future__ import annotations
@@ -14,68 +14,16 @@ import attrs
 import msgspec
 
 from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.json_span import JsonSpan, object_or_none
+from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent
 
-__all__ = ["JsonCalls", "JsonKeys", "JsonSpan", "object_or_none"]
+__all__ = ["BareJsonCall", "JsonCall", "JsonCallList", "JsonKeys"]
 
 _BLANKS: Final = " \t\r\n"
-_OUTSIDE: Final = re.compile(r'["{}\[\]<]')
-_INSIDE: Final = re.compile(r'["\\]')
 _NOT_BLANK: Final = re.compile(r"[^ \t\r\n]")
 _SCALAR_END: Final = re.compile(r"[,}\]< \t\r\n]")
 _STRAY: Final = _BLANKS + "}]"
-
-
-class JsonSpan:
-    """Finds the end of one JSON object, array or string that begins with the first character pushed.
-
-    `is_broken`: a `<` stands outside of a string, where no JSON has one; the value ends before it, as it does for every
-    bracket too many. Nothing else is checked.
-    """
-
-    __slots__ = ("_depth", "_in_string", "_is_escaped", "is_broken")
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_string = self._is_escaped = False
-        self.is_broken = False
-
-    def push(self, text: str, at: int = 0) -> int:
-        """Take more text from `at` on: returns the place behind the value's end, or -1 while it goes on."""
-        while at < len(text):
-            if self._is_escaped:
-                self._is_escaped = False
-                at += 1
-                continue
-            found = (_INSIDE if self._in_string else _OUTSIDE).search(text, at)
-            if found is None:
-                return -1
-            at = found.end()
-            if self._is_end(found.group()):
-                return found.start() if self.is_broken else at
-        return -1
-
-    def _is_end(self, mark: str) -> bool:
-        if mark == "\\":
-            self._is_escaped = True
-            return False
-        if mark == '"':
-            self._in_string = not self._in_string
-            return not self._in_string and self._depth == 0
-        if mark == "<":
-            self.is_broken = True
-            return True
-        self._depth += 1 if mark in "{[" else -1
-        return self._depth <= 0
-
-
-def object_or_none(text: str) -> dict[str, object] | None:
-    """Read a JSON object; None for everything else."""
-    try:
-        value: object = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _string_or_none(text: str) -> str | None:
@@ -90,14 +38,15 @@ class JsonKeys:
     """What a family calls the members of a call. `id` may be empty; of several `arguments` the first found counts."""
 
     name: str = "name"
-    arguments: tuple[str, ...] = ("arguments",)
+    arguments: tuple[str, ...] = ("arguments", "parameters")
     id: str = ""
 
 
-class JsonCalls:
-    """Reads a section of JSON calls: one object, or with `is_array` a list of them.
+class JsonCall:
+    """Reads a section of one JSON call.
 
-    A call that cannot be read fails with the text up to the end marker. What models forget is forgiven where the
+    A section that does not begin with an object is none: its marker is text. A call that cannot be read fails with the
+    text up to the end marker. What models forget is forgiven where the
     arguments are whole: the last brace, the end marker; and stray closing brackets.
 
     Args:
@@ -112,18 +61,14 @@ class JsonCalls:
         end: str,
         *,
         keys: JsonKeys = JsonKeys(),
-        is_array: bool = False,
     ) -> None:
-        self._writer, self._end, self._keys, self._is_array = writer, end, keys, is_array
+        self._writer, self._end, self._keys = writer, end, keys
         self._raw = [begin]
-        """The text since the last whole call, should it have to be given back."""
+        """The text so far, should it have to be given back."""
         self._events: list[AnswerEvent] = []
         self._step: Callable[[str, int], int] = self._before_object
-        self._is_closing = self._is_broken = self._is_in_array = self._has_ended = False
+        self._is_none = self._is_closing = self._is_broken = False
         self._held = ""
-        self._new_object()
-
-    def _new_object(self) -> None:
         self._name = self._id = self._key = ""
         self._value: list[str] = []
         self._arguments: list[str] | None = None
@@ -135,6 +80,9 @@ class JsonCalls:
         self._events = []
         is_broken_before = self._is_broken
         at = 0 if is_broken_before else self._run(text)
+        if self._is_none:
+            raw = "".join(self._raw)
+            return self._writer.fail(raw[: len(raw) - len(text) + at]), text[at:]
         if self._is_broken:
             return self._push_broken(text if is_broken_before else "")
         if not self._is_closing:
@@ -145,10 +93,8 @@ class JsonCalls:
         """Take the text step by step, until it ends, the section does, or something is wrong. Returns the place."""
         at = 0
         self._raw.append(text)
-        while at < len(text) and not (self._is_closing or self._is_broken):
+        while at < len(text) and not (self._is_closing or self._is_broken or self._is_none):
             at = self._step(text, at)
-            if self._has_ended:
-                self._has_ended, self._raw = False, [text[at:]]
         return at
 
     def finish(self) -> tuple[list[AnswerEvent], str]:
@@ -160,8 +106,6 @@ class JsonCalls:
         if may_end and not self._is_broken and self._end_object():
             return self._events, ""
         raw = "".join(self._raw)
-        if self._is_in_array and not raw.strip(_BLANKS + ","):
-            return [], ""
         ended, end, rest = raw.partition(self._end) if self._end else (raw, "", "")
         return self._writer.fail(ended + end), rest
 
@@ -171,15 +115,10 @@ class JsonCalls:
         at = _skip(text, at)
         if at == len(text):
             return at
-        mark = text[at]
-        if mark == "{":
-            self._step = self._before_key
-        elif self._is_array and mark == "[" and not self._is_in_array:
-            self._is_in_array = True
-        elif self._is_in_array and mark == "]":
-            self._is_closing = True
-        elif not (self._is_in_array and mark == ","):
-            self._is_broken = True
+        if text[at] != "{":
+            self._is_none = True
+            return at
+        self._step = self._before_key
         return at + 1
 
     def _before_key(self, text: str, at: int) -> int:
@@ -290,10 +229,7 @@ class JsonCalls:
             return False
         self._events += self._writer.arguments(missing)
         self._events += self._writer.end()
-        self._new_object()
-        self._step = self._before_object
-        self._is_closing = not self._is_in_array
-        self._has_ended = True
+        self._is_closing = True
         return True
 
     def _missing_arguments(self) -> str | None:
@@ -333,3 +269,72 @@ class JsonCalls:
 def _skip(text: str, at: int) -> int:
     found = _NOT_BLANK.search(text, at)
     return found.start() if found else len(text)
+
+
+class BareJsonCall:
+    """Reads one object that stands by itself as a section, its opening brace included: it ends with its last brace."""
+
+    def __init__(self, writer: CallWriter, keys: JsonKeys) -> None:
+        self._call = JsonCall(writer, "", "", keys=keys)
+        self._span = JsonSpan()
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text: events, and the text behind the object or None."""
+        end = self._span.push(text)
+        if end < 0:
+            return self._call.push(text)[0], None
+        events, rest = self._call.push(text[:end])
+        if rest is None:
+            events += self._call.finish()[0]
+        return events, text[end:]
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        return self._call.finish()
+
+
+class JsonCallList:
+    """Reads a section of JSON calls, a list of objects. One that cannot be read fails alone; brackets and commas may be missing.
+
+    Args:
+        end: the marker that closes the section.
+    """
+
+    def __init__(self, writer: CallWriter, end: str, *, keys: JsonKeys = JsonKeys()) -> None:
+        self._writer, self._end, self._keys = writer, end, keys
+        self._before = TextBefore(("{", end), trims=False)
+        self._junk: list[str] = []
+        self._call: BareJsonCall | None = None
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text: events, and the text behind the section or None."""
+        events: list[AnswerEvent] = []
+        while text:
+            if self._call is not None:
+                more, rest = self._call.push(text)
+                events += more
+                self._call = self._call if rest is None else None
+                text = rest or ""
+                continue
+            between, marker, text = self._before.push(text)
+            self._junk.append(between)
+            if marker:
+                events += self._take_junk()
+            if marker == self._end:
+                return events, text
+            if marker:
+                self._call = BareJsonCall(self._writer, self._keys)
+                text = marker + text
+        return events, None
+
+    def _take_junk(self) -> list[AnswerEvent]:
+        """Give back what stood between calls if it is more than the list's own marks."""
+        text, self._junk = "".join(self._junk), []
+        return self._writer.fail(text) if text.strip(_BLANKS + "[],") else []
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        if self._call is not None:
+            return self._call.finish()
+        self._junk.append(self._before.finish())
+        return self._take_junk(), ""

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonSpan, object_or_none
+from olm.chat.parsers.kit.json_span import JsonSpan, object_or_none
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent
 

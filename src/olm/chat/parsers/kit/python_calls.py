@@ -1,18 +1,24 @@
 """Calls that a model writes as Python does, `name(city="Oslo", days=3)`: cut out of a stream and read without `eval`.
 
 Values may be Python's or JSON's (`True` and `true`, `None` and `null`); a bare word is text. Facts are those of Ollama's
-`model/parsers/olmo3.go`. Where the calls stand, and what becomes of unreadable ones, is the family's business.
+`model/parsers/olmo3.go`.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
-__all__ = ["Begun", "Ended", "Junk", "PythonCalls", "read_arguments", "read_calls"]
+from olm.chat.jsontext import compact_json
+from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.sections import TextBefore
+from olm.chat.types import AnswerEvent
+
+__all__ = ["Begun", "Ended", "Junk", "PythonCalls", "PythonSection", "read_arguments", "read_calls"]
 
 _BETWEEN: Final = re.compile(r"[\s,;\[\]]*")
 _BLANKS: Final = re.compile(r"\s*")
@@ -156,6 +162,47 @@ class PythonCalls:
             self._quote = char
         else:
             self._depth += 1 if char in "([{" else -1
+
+
+class PythonSection:
+    """Reads a section of such calls. Its `end` ends it even within quotes: an open quote must not swallow the answer.
+
+    A call that cannot be read fails alone.
+    """
+
+    def __init__(self, writer: CallWriter, end: str) -> None:
+        self._writer = writer
+        self._calls = PythonCalls()
+        self._before = TextBefore((end,), trims=False)
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text."""
+        inside, marker, rest = self._before.push(text)
+        events = self._events(self._calls.push(inside))
+        if not marker:
+            return events, None
+        return events + self._events(self._calls.finish()), rest
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over; calls that are whole have been given out."""
+        found = self._calls.push(self._before.finish())
+        return self._events([*found, *self._calls.finish()]), ""
+
+    def _events(self, found: Iterable[Found]) -> list[AnswerEvent]:
+        events: list[AnswerEvent] = []
+        for event in found:
+            if isinstance(event, Begun):
+                events += self._writer.start(event.name)
+            elif isinstance(event, Ended):
+                events += self._ended(event)
+            else:
+                events += self._writer.fail(event.text)
+        return events
+
+    def _ended(self, call: Ended) -> list[AnswerEvent]:
+        if call.arguments is None:
+            return self._writer.fail(call.raw)
+        return [*self._writer.arguments(compact_json(call.arguments)), *self._writer.end()]
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, object]]] | None:

@@ -5,25 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from olm.chat.parsers.base import Parser
+from olm.chat.parsers.base import ParseInput, Parser
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
-__all__ = ["ThinkSection", "ThinkingParser", "is_opened_by"]
+__all__ = ["ThinkMode", "ThinkSection", "ThinkingParser", "think_mode"]
+
+ThinkMode = Literal["open", "maybe", "closed"]
+"""How an answer begins: in its thinking, perhaps with a tag that opens it, or without any."""
 
 _State = Literal["start", "thinking", "after", "over"]
 _TAIL: Final = 64
 """Characters of a prompt's end that may hold a tag and white space behind it."""
 
 
-def is_opened_by(
-    prompt: str, start: str = "<think>", ends: Sequence[str] = ("</think>",)
-) -> bool | None:
-    """Say whether a prompt's end opens the thinking (True), has closed it (False), or says nothing (None)."""
-    tail = prompt[-_TAIL:].rstrip()
-    if start and tail.endswith(start):
-        return True
-    return False if any(end and tail.endswith(end) for end in ends) else None
+def think_mode(
+    inp: ParseInput,
+    *,
+    is_on: bool,
+    start: str = "<think>",
+    ends: Sequence[str] = ("</think>",),
+    unsaid: ThinkMode = "maybe",
+) -> ThinkMode:
+    """Say how an answer begins. The end of the prompt knows best; without a prompt, `is_on` decides.
+
+    Args:
+        is_on: whether the model is to think.
+        unsaid: the mode when it is and the prompt's end says nothing: some renderers leave it to the model, after a
+            tool's result, say.
+    """
+    tail = inp.prompt[-_TAIL:].rstrip()
+    if tail.endswith(start):
+        return "open"
+    if not is_on or tail.endswith(tuple(ends)):
+        return "closed"
+    return unsaid if tail else "open"
 
 
 class ThinkSection:
@@ -37,19 +53,21 @@ class ThinkSection:
         start: the tag that opens thinking; may be empty with mode `open`.
         ends: the tags that close it.
         cuts: markers that end it without a closing tag, and belong to the rest: a model that calls a tool while it thinks.
+        trims_start: drop white space at the beginning of the thinking, too, even if the prompt has opened it.
     """
 
-    __slots__ = ("_before", "_cuts", "_held", "_is_behind_start", "_mode", "_start", "_state")
+    __slots__ = ("_before", "_cuts", "_held", "_is_behind_start", "_mode", "_start", "_state", "_trims_start")
 
     def __init__(
         self,
-        mode: Literal["open", "maybe", "closed"],
+        mode: ThinkMode,
         *,
         start: str = "<think>",
         ends: Sequence[str] = ("</think>",),
         cuts: Sequence[str] = (),
+        trims_start: bool = False,
     ) -> None:
-        self._mode, self._start = mode, start
+        self._mode, self._start, self._trims_start = mode, start, trims_start
         self._cuts = frozenset(cuts)
         self._before = TextBefore((*ends, *cuts))
         self._state: _State = "over" if mode == "closed" else "start"
@@ -90,6 +108,7 @@ class ThinkSection:
             return ""
         else:
             self._state = "thinking" if self._mode == "open" else "over"
+            whole = inner if self._mode == "open" and self._trims_start else whole
         self._held = []
         return whole
 

@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from olm.chat.jsontext import compact_json
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.coerce import StreamedText, allowed_types, coerce_json, is_text
-from olm.chat.parsers.kit.lark import call_rules, json_value, literal
-from olm.chat.parsers.kit.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.parsers.kit.coerce import StreamedArguments, allowed_types
+from olm.chat.parsers.kit.lark import call_rules, json_value, literal, members, required_of, text_choices
+from olm.chat.parsers.kit.sections import SectionReader, TextBefore, TextWithSections
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 
@@ -42,15 +41,17 @@ _VALUE_ENDS: Final = (
 )
 
 
-def text_with_xml_calls(tools: Sequence[Tool], new_id: Callable[[], str]) -> TextWithCalls:
+def text_with_xml_calls(tools: Sequence[Tool], new_id: Callable[[], str]) -> TextWithSections:
     """Make the parser of content with such calls in it."""
     writer = CallWriter(new_id)
     bare = tuple(f"{_FUNCTION}{tool.name}>" for tool in tools)
 
-    def open_section(marker: str) -> CallReader:
+    def open_section(marker: str) -> SectionReader:
         return XmlCalls(writer, tools, marker)
 
-    return TextWithCalls((CALL, *bare), open_section)
+    return TextWithSections(
+        dict.fromkeys((CALL, *bare), open_section), drops=("before", "behind", "end")
+    )
 
 
 class XmlCalls:
@@ -59,13 +60,12 @@ class XmlCalls:
     def __init__(self, writer: CallWriter, tools: Sequence[Tool], marker: str) -> None:
         self._writer = writer
         self._tools = {tool.name: tool for tool in tools}
-        self._properties: Mapping[str, Mapping[str, object]] = {}
+        self._arguments = StreamedArguments({})
         self._raw = [marker]
         """The text since the last whole call, should it have to be given back."""
         self._events: list[AnswerEvent] = []  # not given out yet
         self._held = ""
         self._is_over = False
-        self._n_parameters = 0
         self._step = self._before_function
         self._before = TextBefore((_FUNCTION, CALL_END))
         if marker != CALL:
@@ -133,8 +133,7 @@ class XmlCalls:
             self._step, self._before = self._broken, TextBefore((CALL_END,))
             return
         tool = self._tools.get(name)
-        self._properties = tool.properties if tool else {}
-        self._n_parameters = 0
+        self._arguments = StreamedArguments(tool.properties if tool else {})
         self._events += self._writer.start(name)
         self._expect_parameter()
 
@@ -151,25 +150,15 @@ class XmlCalls:
         return rest
 
     def _start_parameter(self, key: str) -> None:
-        schema = self._properties.get(key)
-        opening = "," if self._n_parameters else "{"
-        self._n_parameters += 1
-        self._events += self._writer.arguments(f"{opening}{compact_json(key)}:")
-        self._schema = schema
-        self._text = StreamedText() if is_text(schema) else None
-        self._value: list[str] = []
+        self._events += self._writer.arguments(self._arguments.start(key))
         self._step, self._before = self._in_value, TextBefore(_VALUE_ENDS, trims=False)
 
     def _in_value(self, text: str) -> str:
         part, marker, rest = self._before.push(text)
-        if self._text is not None:
-            self._events += self._writer.arguments(self._text.push(part))
-        else:
-            self._value.append(part)
+        self._events += self._writer.arguments(self._arguments.push(part))
         if not marker:
             return rest
-        end = self._text.finish() if self._text else coerce_json("".join(self._value), self._schema)
-        self._events += self._writer.arguments(end)
+        self._events += self._writer.arguments(self._arguments.end())
         if marker.endswith(CALL_END):
             self._end_call(rest, is_closed=True)
         elif marker.endswith(_PARAMETER):
@@ -179,8 +168,7 @@ class XmlCalls:
         return rest
 
     def _end_call(self, rest: str, *, is_closed: bool) -> None:
-        if self._n_parameters:
-            self._events += self._writer.arguments("}")
+        self._events += self._writer.arguments(self._arguments.finish())
         self._events += self._writer.end()
         self._step, self._is_over, self._raw = self._after_function, is_closed, [rest]
 
@@ -204,32 +192,28 @@ class XmlCalls:
 def xml_lark(tools: Sequence[Tool], parallel: bool) -> str:
     """Write the rules of such calls. Text parameters are free up to their closing tag, others JSON by their schema."""
     calls: list[str] = []
-    extra: list[str] = []
-    tail = literal(f"{_FUNCTION_END}\n{CALL_END}")
-    for number, tool in enumerate(tools):
-        names = []
-        required = tool.parameters.get("required")
-        for at, (key, schema) in enumerate(tool.properties.items()):
-            name = f"call_{number}_{at}"
-            extra += _parameter_rules(name, key, schema, tool)
-            is_required = isinstance(required, list) and key in required
-            names.append(name if is_required else f"{name}?")
+    rules = [f"call_text[suffix={literal(_VALUE_TAIL)}]: /(?s:.*)/"]
+    for tool in tools:
+        needed = required_of(tool.parameters)
+        written = [_parameter(key, schema, tool) for key, schema in tool.properties.items()]
+        inner = members(rules, written, [key in needed for key in tool.properties])
         head = literal(f"{CALL}\n{_FUNCTION}{tool.name}>\n")
-        calls.append(f"{head} {' '.join(names)} {tail}")
-    return call_rules(calls, parallel=parallel, between="/\\s*/", extra=extra)
+        calls.append(f"{head} {inner} {literal(_FUNCTION_END)} /\\s*/ {literal(CALL_END)}")
+    return call_rules(calls, parallel=parallel, between="/\\s*/", extra=rules)
 
 
-def _parameter_rules(
-    name: str, key: str, schema: Mapping[str, object], tool: Tool
-) -> Sequence[str]:
-    """Write the rules of one parameter so that `coerce` makes of its text a value that fits the schema."""
-    head, end = literal(f"{_PARAMETER}{key}>\n"), literal(f"\n{_PARAMETER_END}\n")
-    types, choices = allowed_types(schema), schema.get("enum")
-    if isinstance(choices, list) and choices and all(isinstance(c, str) for c in choices):
-        return (f"{name}: {head} ({' | '.join(map(literal, choices))}) {end}",)
+_VALUE_TAIL: Final = f"\n{_PARAMETER_END}\n"
+
+
+def _parameter(key: str, schema: Mapping[str, object], tool: Tool) -> str:
+    """Write one parameter so that `coerce` makes of its text a value that fits the schema."""
+    head, end = literal(f"{_PARAMETER}{key}>\n"), literal(_VALUE_TAIL)
+    types = allowed_types(schema)
+    if choices := text_choices(schema):
+        return f"{head} ({' | '.join(map(literal, choices))}) {end}"
     if not types or "string" in types:
         # The suffix ends the text at the first closing tag, which the model may not write in it.
-        return (f"{name}: {head} {name}_text", f"{name}_text[suffix={end}]: /(?s:.*)/")
+        return f"{head} call_text"
     if types == {"boolean"}:  # nemotron writes them as Python does
-        return (f"{name}: {head} /true|false|True|False/ {end}",)
-    return (f"{name}: {head} {json_value(schema, tool.parameters)} {end}",)
+        return f"{head} /true|false|True|False/ {end}"
+    return f"{head} {json_value(schema, tool.parameters)} {end}"
