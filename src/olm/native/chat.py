@@ -170,7 +170,8 @@ def _request(prompt: ChatPrompt) -> dict[str, object]:
         n_items += len(message.images)
     request: dict[str, object] = {
         "messages": messages,
-        "tool_choice": prompt.tool_choice.mode,
+        # A choice of none is kept by forbidding what begins a call, which only the rules for calls tell.
+        "tool_choice": "required" if prompt.tool_choice.mode == "required" else "auto",
         "parallel_tool_calls": prompt.parallel_tool_calls,
         "chat_template_kwargs": kwargs,
         "enable_thinking": kwargs.get("enable_thinking", True),
@@ -252,15 +253,12 @@ _PATTERN_SIGNS: Final = frozenset(".^$*+?{}[]|()")
 
 def _tool_grammar(applied: Applied) -> ToolGrammar | None:
     """Return the grammar of calls, if what arms it can be said in plain texts."""
-    if not applied.grammar:
+    texts = [_plain_text(trigger) for trigger in applied.triggers]
+    if not (applied.grammar and all(texts)):
         return None
-    triggers = (
-        [_plain_text(trigger) for trigger in applied.triggers] if applied.grammar_lazy else []
-    )
-    if applied.grammar_lazy and not triggers:
-        return None
-    plain = tuple(text for text in triggers if text)
-    return ToolGrammar(applied.grammar, plain) if len(plain) == len(triggers) else None
+    if not applied.grammar_lazy:
+        return ToolGrammar(applied.grammar)
+    return ToolGrammar(applied.grammar, tuple(texts)) if texts else None
 
 
 def _plain_text(trigger: Trigger) -> str:
