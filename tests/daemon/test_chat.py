@@ -155,7 +155,7 @@ def test_a_tool_is_called_and_its_result_used(daemon: Daemon, model: str) -> Non
     (call,) = cast("list[Json]", said(asked)["tool_calls"])
     assert re.fullmatch("call_[a-z0-9]{8}", str(call["id"]))
     assert said(asked)["content"] == ""
-    assert said(answered)["content"] == "The weather in Paris is 22 degrees and sunny."
+    assert "22 degrees and sunny" in str(said(answered)["content"])
 
 
 def test_a_streamed_tool_call_is_a_line_of_its_own(daemon: Daemon, model: str) -> None:

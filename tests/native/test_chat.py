@@ -137,11 +137,13 @@ def test_every_keyword_of_a_schema_reaches_the_prompt(chat: ChatTemplate) -> Non
     assert parameters in text.replace('": ', '":').replace(", ", ",")
 
 
-def test_without_tools_or_with_none_wanted_there_is_no_grammar(chat: ChatTemplate) -> None:
+def test_calls_have_a_grammar_if_there_are_tools_even_if_none_is_wanted(chat: ChatTemplate) -> None:
     none = msgspec.structs.replace(prompt(tools=True), tool_choice=ToolChoice("none"))
 
     assert render(chat, prompt()).calls is None
-    assert render(chat, none).calls is None
+    calls = render(chat, none).calls
+    assert isinstance(calls, ToolGrammar)
+    assert calls.triggers  # what must not be written
 
 
 @pytest.mark.parametrize(("name", "other"), [("", "add"), ("get_weather", "")])
@@ -332,3 +334,27 @@ def test_what_is_kept_is_bounded_and_stays_right(chat: ChatTemplate) -> None:
 
     assert [chat.apply(request) for request in requests] == first
     assert first[:2] == [chat.apply(request, fresh=True) for request in requests[:2]]
+
+
+@needs_tree
+def test_messages_that_change_the_prompts_end_change_what_is_derived(tiny: Model) -> None:
+    """Nemotron's thinking is switched in the text of a message, which is no part of a request's fields."""
+    loud, silent = prompt(), prompt(ChatMessage("user", "Hello /no_think"))
+
+    with ChatTemplate(tiny, source("NVIDIA-Nemotron-Nano-v2")) as chat:
+        for asked in (loud, silent, loud, silent):
+            assert chat.apply(asked) == chat.apply(asked, fresh=True)
+            assert (render(chat, asked).think is None) == (asked is silent)
+
+
+def test_a_prompt_without_an_end_is_told_from_one_that_has_it(tiny: Model) -> None:
+    template = (
+        "{% for m in messages %}{{ m.content }};{% endfor %}"
+        "{% if add_generation_prompt and messages | length > 1 %}answer:{% endif %}"
+    )
+    short = prompt(ChatMessage("user", "a"))
+    long = prompt(ChatMessage("user", "a"), ChatMessage("user", "b"))
+
+    with ChatTemplate(tiny, template) as chat:
+        for asked in (short, long, short):
+            assert chat.apply(asked) == chat.apply(asked, fresh=True)
