@@ -17,7 +17,8 @@ int olm_chat_caps_json(olm_chat *chat, char **out);
  *    "reasoning_format": "auto"|"none"|"deepseek", "chat_template_kwargs": object,
  *    "fresh": true asks the library for everything, and keeps nothing}
  * JSON out:
- *   {"prompt", "grammar": GBNF of the calls, "grammar_lazy": it waits for a trigger, "triggers": [{type, value}],
+ *   {"prompt", "grammar": GBNF of the calls, "grammar_lazy": it waits for a trigger (not with required),
+ *    "triggers": [{type, value}],
  *    "preserved_tokens": [], "stops": [], "supports_thinking", "thinking_start", "thinking_ends": [],
  *    "thinking_is_open": the prompt's end has opened it, "thinking_is_over": and closed it,
  *    "is_plain": the library has rendered it, for our own way to this template's prompt is another one,

@@ -89,7 +89,7 @@ std::string derived_json(const olm_chat & chat, const ChatRequest & request, con
     common_json out       = common_json::object();
     out["grammar"]        = request.must_call ? required_grammar(chat.templates.get(), request) : params.grammar;
     out["grammar_lazy"]   = lazy;
-    out["triggers"]       = lazy ? triggers : common_json::array();
+    out["triggers"]       = triggers;
     out["preserved_tokens"]  = params.preserved_tokens;
     out["stops"]             = params.additional_stops;
     out["supports_thinking"] = params.supports_thinking;
@@ -186,44 +186,6 @@ void remember(olm_chat & chat, std::shared_ptr<const Derived> found) {
 }
 
 }  // namespace
-
-std::string call_grammar(const common_chat_params & params) {
-    if (params.grammar.empty() || params.parser.empty()) {
-        return "";
-    }
-    common_peg_arena arena;
-    arena.load(params.parser);
-    std::vector<const common_peg_rule_parser *> sections;
-    for (common_peg_parser_id id = 0; id < arena.size(); ++id) {
-        const auto * rule = std::get_if<common_peg_rule_parser>(&arena.get(id));
-        if (rule != nullptr && rule->trigger) {
-            sections.push_back(rule);
-        }
-    }
-    // A section of calls and a call in it may both be marked: the grammar begins with what no other one holds.
-    const auto holds = [&](const common_peg_rule_parser * outer, const common_peg_rule_parser * inner) {
-        const std::string dump = arena.dump(outer->child);
-        return outer != inner && (dump.find("Rule(" + inner->name + ",") != std::string::npos ||
-                                  dump.find("Ref(" + inner->name + ")") != std::string::npos);
-    };
-    std::string roots;
-    for (const auto * section : sections) {
-        const bool is_inner = std::any_of(sections.begin(), sections.end(),
-                                          [&](const auto * other) { return holds(other, section); });
-        if (!is_inner) {
-            roots += (roots.empty() ? "" : " | ") + section->name;
-        }
-    }
-    const std::string head = "root ::= ";
-    const size_t      at   = params.grammar.rfind("\n" + head) == std::string::npos && params.grammar.rfind(head, 0) == 0
-                                 ? 0
-                                 : params.grammar.rfind("\n" + head) + 1;
-    if (roots.empty() || (at == 0 && params.grammar.rfind(head, 0) != 0)) {
-        return "";
-    }
-    const size_t end = params.grammar.find('\n', at);
-    return params.grammar.substr(0, at) + head + roots + (end == std::string::npos ? "" : params.grammar.substr(end));
-}
 
 std::string render_chat(olm_chat & chat, const ChatRequest & request, bool fresh) {
     const bool continues = request.inputs.continue_final_message != COMMON_CHAT_CONTINUATION_NONE;
