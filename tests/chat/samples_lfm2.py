@@ -70,7 +70,7 @@ _CALLS = [
     # A section that does not end.
     _lfm2(_PARIS_TEXT.removesuffix(_E), calls=[_PARIS]),
     _lfm2(f'{_B}[get_weather(location="Par', 'get_weather(location="Par', malformed=True),
-    _lfm2(f"{_B}[bash(command)]{_E} Well.", "bash(command)Well.", malformed=True),
+    _lfm2(f"{_B}[bash(command)]{_E} Well.", "bash(command) Well.", malformed=True),
     _lfm2(f"{_B}", f"{_B}", malformed=True),
 ]  # fmt: skip
 

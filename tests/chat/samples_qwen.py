@@ -129,7 +129,7 @@ SAMPLES = [
             _plain(
                 parser,
                 "<tool_call>not valid xml</tool_call> ok",
-                content="<tool_call>not valid xml</tool_call>ok",
+                content="<tool_call>not valid xml</tool_call> ok",
                 calls=[],
                 malformed=True,
             ),
@@ -156,7 +156,7 @@ SAMPLES = [
             _plain(
                 parser,
                 "<tool_call><function=f><parameter=a>x</tool_call>\n and",
-                content="<tool_call><function=f><parameter=a>x</tool_call>and",
+                content="<tool_call><function=f><parameter=a>x</tool_call>\n and",
                 malformed=True,
             ),
             _plain(
@@ -378,7 +378,7 @@ SAMPLES = [
             _plain(
                 parser,
                 'Here:\n<tool_call>{"name":"write_file","arguments":{"content":"...',
-                content='Here:<tool_call>{"name":"write_file","arguments":{"content":"...',
+                content='Here:\n<tool_call>{"name":"write_file","arguments":{"content":"...',
                 calls=[],
                 malformed=True,
             ),

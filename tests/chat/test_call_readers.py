@@ -8,11 +8,12 @@ import json
 import pytest
 
 from chat.chat_kit import TOOLS, Sample, answer_of, is_accepted, make_parser, make_tool
-from olm.chat.parsers import PARSERS
+from olm.chat.parsers import PARSERS, ParseInput
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonCalls, JsonKeys, JsonSpan
-from olm.chat.parsers.kit.sections import TextBefore, TextWithCalls
-from olm.chat.parsers.kit.thinking import ThinkSection, is_opened_by
+from olm.chat.parsers.kit.json_calls import JsonCallList, JsonKeys
+from olm.chat.parsers.kit.json_span import JsonSpan
+from olm.chat.parsers.kit.sections import TextBefore, TextWithSections
+from olm.chat.parsers.kit.thinking import ThinkSection, think_mode
 from olm.chat.types import AnswerEvent, CallArguments, CallEnd, CallStart, Piece, ToolCall
 
 
@@ -109,13 +110,11 @@ def test_calls_are_numbered_over_the_answer_failed_ones_too() -> None:
     assert answer_of(events).calls == [("g", {})]
 
 
-def _array_parser() -> TextWithCalls:
+def _list_parser() -> TextWithSections:
     numbers = itertools.count()
     writer = CallWriter(lambda: f"call_{next(numbers)}")
     keys = JsonKeys("tool_name", ("parameters",), "tool_call_id")
-    return TextWithCalls(
-        ("<A>",), lambda marker: JsonCalls(writer, marker, "</A>", keys=keys, is_array=True)
-    )
+    return TextWithSections({"<A>": lambda _: JsonCallList(writer, "</A>", keys=keys)})
 
 
 @pytest.mark.parametrize(
@@ -129,17 +128,18 @@ def _array_parser() -> TextWithCalls:
             [("f", {"a": [1]}), ("g", {})],
             "",
         ),
-        ('<A>[{"tool_name": "f"}, {"tool_name"}]</A>x', [("f", {})], ', {"tool_name"}]</A>'),
-        ('<A>[{"tool_name": "f"}, {"tool_na', [("f", {})], ', {"tool_na'),
+        ('<A>[{"tool_name": "f"}, {"tool_name"}]</A>x', [("f", {})], '{"tool_name"}'),
+        ('<A>[{"tool_name": "f"}, {"tool_na', [("f", {})], '{"tool_na'),
         ('<A>[{"tool_name": "f"}', [("f", {})], ""),
-        ("<A>[[]]</A>x", [], "<A>[[]]</A>"),
+        ("<A>[[]]</A>x", [], ""),
+        ('<A>[so, {"tool_name": "f"}]</A>x', [("f", {})], "[so, "),
     ],
 )
 def test_lists_of_calls_in_a_section(
     text: str, calls: list[tuple[str, dict[str, object]]], malformed: str
 ) -> None:
     for size in range(1, len(text) + 1):
-        parser = _array_parser()
+        parser = _list_parser()
         parts = [text[at : at + size] for at in range(0, len(text), size)]
 
         events = [event for part in parts for event in parser.push(part)] + parser.finish()
@@ -207,11 +207,20 @@ def test_thinking_is_split_off_at_any_cut(mode: str, text: str, thinking: str, r
         assert "".join(pair[1] for pair in pairs) == rest
 
 
-def test_a_prompts_end_tells_whether_thinking_is_open() -> None:
-    assert is_opened_by("…assistant\n<think>\n") is True
-    assert is_opened_by("…<think>\n\n</think>\n\n") is False
-    assert is_opened_by("…assistant\n") is None
-    assert is_opened_by("") is None
+@pytest.mark.parametrize(
+    ("prompt", "if_on", "if_off"),
+    [
+        ("…assistant\n<think>\n", "open", "open"),
+        ("…<think>\n\n</think>\n\n", "closed", "closed"),
+        ("…assistant\n", "maybe", "closed"),
+        ("", "open", "closed"),
+    ],
+)
+def test_a_prompts_end_tells_whether_thinking_is_open(prompt: str, if_on: str, if_off: str) -> None:
+    inp = ParseInput(prompt=prompt, new_id=str)
+
+    assert think_mode(inp, is_on=True) == if_on
+    assert think_mode(inp, is_on=False) == if_off
 
 
 _REFERRING = make_tool(

@@ -17,7 +17,7 @@ import attrs
 from olm.chat.parsers.base import CallSyntax, Parser
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.lark import call_rules, json_call, literal
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.sections import SectionReader, TextBefore
 from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.rendering import ThinkTags
 from olm.chat.tagged_calls import CallScanner
@@ -126,7 +126,7 @@ class _TaggedCalls:
     def __init__(self, tags: Tags, names: Sequence[str], writer: CallWriter) -> None:
         self._tags, self._names, self._writer = tags, names, writer
         self._before = TextBefore((tags.calls,), trims=False)
-        self._reader: CallReader | None = None
+        self._reader: SectionReader | None = None
         self._is_content = self._is_behind_calls = False
 
     def push(self, text: str) -> list[AnswerEvent]:

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonSpan, object_or_none
+from olm.chat.parsers.kit.json_span import JsonSpan, object_or_none
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.types import AnswerEvent, Piece
 
@@ -55,7 +55,7 @@ class _Frame:
 
 
 class CallScanner:
-    """Reads calls from behind the tag that opened them: a `CallReader` of `olm.chat.parsers.kit.sections`.
+    """Reads calls from behind the tag that opened them: a `SectionReader` of `olm.chat.parsers.kit.sections`.
 
     Args:
         names: of the tools that were offered.

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.kit.bare_json import BareJsonCall
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonKeys
-from olm.chat.parsers.kit.lark import call_rules, json_object, literal, parameters_schema
-from olm.chat.parsers.kit.mixed import think_mode
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
-from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.json_calls import JsonCallList, JsonKeys
+from olm.chat.parsers.kit.lark import json_object, literal, parameters_schema, section_rules
+from olm.chat.parsers.kit.sections import SectionReader, TextBefore
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, think_mode
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
 
@@ -35,12 +33,10 @@ _KEYS: Final = JsonKeys(name="tool_name", arguments=("parameters",))
 
 def _make(inp: ParseInput) -> Parser:
     is_on = (inp.think is None or bool(inp.think)) and not inp.prefill
-    mode = think_mode(inp, is_on=is_on, start=_THINK)
-    section = ThinkSection(
-        "open" if mode == "open" else "closed" if inp.prefill else "maybe",
-        start=_THINK,
-        ends=(_THINK_END,),
-    )
+    mode = think_mode(inp, is_on=is_on, start=_THINK, ends=(_THINK_END,))
+    if mode == "closed" and not inp.prefill:
+        mode = "maybe"  # what the models think unasked is not content
+    section = ThinkSection(mode, start=_THINK, ends=(_THINK_END,))
     return ThinkingParser(section, _Blocks(CallWriter(inp.new_id), is_in_text=bool(inp.prefill)))
 
 
@@ -50,13 +46,16 @@ class _Blocks:
     def __init__(self, writer: CallWriter, *, is_in_text: bool) -> None:
         self._writer = writer
         self._text: TextBefore | None = None
-        self._action: CallReader | None = None
+        self._action: SectionReader | None = None
         self._held = ""
         if is_in_text:
             self._open_text()
 
     def _open_text(self) -> None:
         self._text = TextBefore((*_TEXT_ENDS, _ACTION), trims=False)
+
+    def _open_action(self) -> None:
+        self._action = JsonCallList(self._writer, _ACTION_END, keys=_KEYS)
 
     def push(self, text: str) -> list[AnswerEvent]:
         """Take more of the answer."""
@@ -79,7 +78,8 @@ class _Blocks:
             events.append(Piece(content=content))
         if marker:
             self._text = None
-            self._action = _Actions(self._writer) if marker == _ACTION else None
+        if marker == _ACTION:
+            self._open_action()
         return rest
 
     def _push_between(self, text: str) -> str:
@@ -88,7 +88,7 @@ class _Blocks:
         self._held = ""
         opener = next((opener for opener in _OPENERS if text.startswith(opener)), "")
         if opener == _ACTION:
-            self._action = _Actions(self._writer)
+            self._open_action()
         elif opener != _TURN_END:
             if any(known.startswith(text) for known in _OPENERS) and not opener:
                 self._held = text
@@ -106,49 +106,6 @@ class _Blocks:
         return [Piece(content=rest)] if rest else []
 
 
-class _Actions:
-    """Reads a list of calls. One that cannot be read does not spoil those beside it, and commas may be missing."""
-
-    def __init__(self, writer: CallWriter) -> None:
-        self._writer = writer
-        self._before = TextBefore(("{", _ACTION_END))
-        self._between: list[str] = []
-        self._call: BareJsonCall | None = None
-
-    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
-        """Take more text: events, and the text behind the list or None."""
-        events: list[AnswerEvent] = []
-        while text:
-            if self._call is not None:
-                more, rest = self._call.push(text)
-                events += more
-                self._call = self._call if rest is None else None
-                text = rest or ""
-                continue
-            between, marker, text = self._before.push(text)
-            self._between.append(between)
-            if marker:
-                events += self._junk()
-            if marker == _ACTION_END:
-                return events, text
-            if marker:
-                self._call = BareJsonCall(self._writer, _KEYS)
-                text = marker + text
-        return events, None
-
-    def _junk(self) -> list[AnswerEvent]:
-        """Give back what stood between calls if it is more than the list's own marks."""
-        text, self._between = "".join(self._between), []
-        return self._writer.fail(text) if text.strip(" \t\r\n[],") else []
-
-    def finish(self) -> tuple[list[AnswerEvent], str]:
-        """The text is over."""
-        if self._call is not None:
-            return self._call.finish()
-        self._between.append(self._before.finish())
-        return self._junk(), ""
-
-
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:
     calls = []
     for tool in tools:
@@ -159,10 +116,13 @@ def _lark(tools: Sequence[Tool], parallel: bool) -> str:
         }
         calls.append(json_object(members, tool.parameters))
     blanks = "/\\s*/"
-    listed = call_rules(calls, parallel=parallel, between=f'{blanks} "," {blanks}')
-    opening, closing = literal(_ACTION + "["), literal("]" + _ACTION_END)
-    section = f"calls: {opening} {blanks} call_list {blanks} {closing}\n"
-    return section + listed.replace("calls:", "call_list:", 1)
+    return section_rules(
+        f"{literal(_ACTION + '[')} {blanks}",
+        calls,
+        f"{blanks} {literal(']' + _ACTION_END)}",
+        parallel=parallel,
+        between=f'{blanks} "," {blanks}',
+    )
 
 
 parser(

@@ -1,22 +1,22 @@
-"""deepseek3: thinking up to `</think>`, then content with a section of calls, `NAME<｜tool▁sep｜>{json}` each.
+"""deepseek3 and cogito: thinking up to `</think>`, then content with a section of calls between DeepSeek's tokens.
 
-Sources: Ollama `model/parsers/deepseek3.go`; spec/ollama §10.1. A tool's output that the model makes up itself is content.
+A call of deepseek3 is `NAME<｜tool▁sep｜>{json}`, one of cogito `function<｜tool▁sep｜>NAME` and its arguments in a JSON
+code block. Sources: Ollama `model/parsers/deepseek3.go`, `cogito.go`; spec/ollama §10.1. Outputs of tools that a model
+makes up itself are content of deepseek3, and dropped from cogito's, which thinks only without tools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.lark import json_value, literal, parameters_schema
-from olm.chat.parsers.kit.mixed import MixedText, section_rules, think_mode
+from olm.chat.parsers.kit.lark import json_value, literal, parameters_schema, section_rules
 from olm.chat.parsers.kit.named_json import NamedJson, NamedJsonCalls
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
-from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.sections import SectionReader, TextSection, TextWithSections
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, think_mode
 from olm.chat.tools import Tool
-from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ()
 
@@ -25,71 +25,91 @@ _CALLS_END: Final = "<｜tool▁calls▁end｜>"
 _CALL: Final = "<｜tool▁call▁begin｜>"
 _CALL_END: Final = "<｜tool▁call▁end｜>"
 _DIVIDER: Final = "<｜tool▁sep｜>"
+_OUTPUTS: Final = "<｜tool▁outputs▁begin｜>"
+_OUTPUTS_END: Final = "<｜tool▁outputs▁end｜>"
 _OUTPUT: Final = "<｜tool▁output▁begin｜>"
 _OUTPUT_END: Final = "<｜tool▁output▁end｜>"
-_SYNTAX: Final = NamedJson(begin=_CALL, end=_CALL_END, section_end=_CALLS_END, divider=_DIVIDER)
+_MARKS: Final = (_CALLS, _CALLS_END, _CALL, _CALL_END, _DIVIDER, _OUTPUT, _OUTPUT_END)
+_PLAIN: Final = NamedJson(begin=_CALL, end=_CALL_END, section_end=_CALLS_END, divider=_DIVIDER)
+_FENCED: Final = NamedJson(
+    begin=_CALL,
+    end=_CALL_END,
+    section_end=_CALLS_END,
+    kind=_DIVIDER,
+    divider="```json",
+    fence="```",
+)
 
 
-def _make(inp: ParseInput) -> Parser:
+def _make_deepseek(inp: ParseInput) -> Parser:
+    def open_output(marker: str) -> SectionReader:
+        return TextSection((_OUTPUT_END,), "content")
+
+    return _make(inp, _PLAIN, {_OUTPUT: open_output}, may_think=True)
+
+
+def _make_cogito(inp: ParseInput) -> Parser:
+    def open_outputs(marker: str) -> SectionReader:
+        return TextSection((_OUTPUTS_END,), None)
+
+    return _make(inp, _FENCED, {_OUTPUTS: open_outputs}, may_think=not inp.tools)
+
+
+def _make(
+    inp: ParseInput,
+    syntax: NamedJson,
+    outputs: dict[str, Callable[[str], SectionReader]],
+    *,
+    may_think: bool,
+) -> Parser:
     writer = CallWriter(inp.new_id)
 
-    def open_calls(marker: str) -> CallReader:
-        return NamedJsonCalls(writer, _SYNTAX, marker)
+    def open_calls(marker: str) -> SectionReader:
+        return NamedJsonCalls(writer, syntax, marker)
 
-    def open_output(marker: str) -> CallReader:
-        return _Output()
-
-    body = MixedText({_CALLS: open_calls, _OUTPUT: open_output})
-    mode = think_mode(inp, is_on=bool(inp.think) and not inp.prefill)
-    return ThinkingParser(ThinkSection(mode), body)
+    mode = think_mode(inp, is_on=bool(inp.think) and not inp.prefill and may_think)
+    return ThinkingParser(ThinkSection(mode), TextWithSections({_CALLS: open_calls, **outputs}))
 
 
-class _Output:
-    """Gives out what stands between the markers of an output."""
-
-    def __init__(self) -> None:
-        self._before = TextBefore((_OUTPUT_END,), trims=False)
-
-    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
-        """Take more text."""
-        content, marker, rest = self._before.push(text)
-        return _content(content), rest if marker else None
-
-    def finish(self) -> tuple[list[AnswerEvent], str]:
-        """The text is over; the end marker was forgotten."""
-        return _content(self._before.finish()), ""
-
-
-def _content(text: str) -> list[AnswerEvent]:
-    return [Piece(content=text)] if text else []
-
-
-def _lark(tools: Sequence[Tool], parallel: bool) -> str:
+def _deepseek_lark(tools: Sequence[Tool], parallel: bool) -> str:
     calls = [
-        f"{literal(_CALL + tool.name + _DIVIDER)} {json_value(parameters_schema(tool))} {literal(_CALL_END)}"
+        f"{literal(_CALL + tool.name + _DIVIDER)} {_arguments(tool)} {literal(_CALL_END)}"
         for tool in tools
     ]
-    return section_rules(_CALLS, calls, _CALLS_END, parallel=parallel)
+    return section_rules(literal(_CALLS), calls, literal(_CALLS_END), parallel=parallel)
 
 
-parser(
-    "deepseek3",
-    ParserFamily(
-        make=_make,
-        tools=True,
-        thinking=True,
-        preserved_tokens=(
-            "</think>",
-            _CALLS,
-            _CALLS_END,
-            _CALL,
-            _CALL_END,
-            _DIVIDER,
-            _OUTPUT,
-            _OUTPUT_END,
+def _cogito_lark(tools: Sequence[Tool], parallel: bool) -> str:
+    begin, end = f"{_CALL}function{_DIVIDER}", literal(f"\n```{_CALL_END}")
+    calls = [
+        f"{literal(f'{begin}{tool.name}' + _FENCE)} {_arguments(tool)} {end}" for tool in tools
+    ]
+    between = literal("\n")
+    return section_rules(
+        literal(_CALLS), calls, literal(_CALLS_END), parallel=parallel, between=between
+    )
+
+
+_FENCE: Final = "\n```json\n"
+
+
+def _arguments(tool: Tool) -> str:
+    return json_value(parameters_schema(tool))
+
+
+for _name, _maker, _lark, _more in (
+    ("deepseek3", _make_deepseek, _deepseek_lark, ()),
+    ("cogito", _make_cogito, _cogito_lark, (_OUTPUTS, _OUTPUTS_END)),
+):
+    parser(
+        _name,
+        ParserFamily(
+            make=_maker,
+            tools=True,
+            thinking=True,
+            preserved_tokens=("</think>", *_MARKS, *_more),
+            think_start="<think>",
+            think_ends=("</think>",),
+            calls=CallSyntax((_CALLS,), _lark),
         ),
-        think_start="<think>",
-        think_ends=("</think>",),
-        calls=CallSyntax((_CALLS,), _lark),
-    ),
-)
+    )

@@ -13,7 +13,7 @@ from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, 
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.gemma_calls import GemmaCall, GemmaSyntax
 from olm.chat.parsers.kit.gemma_lark import gemma_lark
-from olm.chat.parsers.kit.kept_text import ContentWithCalls
+from olm.chat.parsers.kit.sections import TextWithSections
 from olm.chat.tools import Tool
 
 __all__ = ()
@@ -26,10 +26,10 @@ _SYNTAX: Final = GemmaSyntax(
 )
 
 
-def _make(given: ParseInput) -> Parser:
-    writer = CallWriter(given.new_id)
-    return ContentWithCalls(
-        (_SYNTAX.begin,), lambda _: GemmaCall(_SYNTAX, writer, given.tools), trims=False
+def _make(inp: ParseInput) -> Parser:
+    writer = CallWriter(inp.new_id)
+    return TextWithSections(
+        {_SYNTAX.begin: lambda _: GemmaCall(_SYNTAX, writer, inp.tools)}, drops=("behind",)
     )
 
 

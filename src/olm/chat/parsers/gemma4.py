@@ -14,10 +14,9 @@ from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, 
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.gemma_calls import GemmaCall, GemmaSyntax
 from olm.chat.parsers.kit.gemma_lark import gemma_lark
-from olm.chat.parsers.kit.kept_text import ContentWithCalls
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.sections import SectionReader, TextSection, TextWithSections
 from olm.chat.tools import Tool
-from olm.chat.types import AnswerEvent, Piece
+from olm.chat.types import AnswerEvent
 
 __all__ = ()
 
@@ -29,14 +28,15 @@ _THOUGHT_END: Final = "<channel|>"
 _CHANNEL_NAME: Final = "thought\n"
 
 
-class _Thought:
+class _Thought(TextSection):
     """Reads one channel, from behind its marker or its name on."""
 
+    __slots__ = ("_held", "_may_be_name")
+
     def __init__(self, *, is_wanted: bool, has_name: bool) -> None:
-        self._is_wanted = is_wanted
+        super().__init__((_THOUGHT_END,), "thinking" if is_wanted else None, drops=("end",))
         self._may_be_name = has_name
         self._held = ""
-        self._before = TextBefore((_THOUGHT_END,))
 
     def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
         """Take more text: events, and the text behind the channel or None."""
@@ -45,37 +45,38 @@ class _Thought:
             if len(self._held) < len(_CHANNEL_NAME) and _CHANNEL_NAME.startswith(self._held):
                 return [], None
             text, self._may_be_name = self._held.removeprefix(_CHANNEL_NAME), False
-            self._held = ""
-        thinking, marker, rest = self._before.push(text)
-        return self._piece(thinking), rest if marker else None
+        return super().push(text)
 
     def finish(self) -> tuple[list[AnswerEvent], str]:
         """The text is over: so is the thinking."""
-        return self._piece(self._held + self._before.finish()), ""
-
-    def _piece(self, thinking: str) -> list[AnswerEvent]:
-        return [Piece(thinking=thinking)] if thinking and self._is_wanted else []
-
-
-def _make_thinking(given: ParseInput) -> Parser:
-    is_open = bool(given.think) and given.prompt.endswith(_THOUGHT + _CHANNEL_NAME)
-    return _make(given, thinks=bool(given.think), is_open=is_open)
+        if self._may_be_name:
+            return self._given(self._held), ""
+        return super().finish()
 
 
-def _make_plain(given: ParseInput) -> Parser:
-    return _make(given, thinks=False, is_open=False)
+def _make_thinking(inp: ParseInput) -> Parser:
+    is_open = bool(inp.think) and inp.prompt.endswith(_THOUGHT + _CHANNEL_NAME)
+    return _make(inp, thinks=bool(inp.think), is_open=is_open)
 
 
-def _make(given: ParseInput, *, thinks: bool, is_open: bool) -> Parser:
-    writer = CallWriter(given.new_id)
+def _make_plain(inp: ParseInput) -> Parser:
+    return _make(inp, thinks=False, is_open=False)
 
-    def open_section(marker: str) -> CallReader:
-        if marker == _THOUGHT:
-            return _Thought(is_wanted=thinks, has_name=True)
-        return GemmaCall(_SYNTAX, writer, given.tools)
 
-    opened = _Thought(is_wanted=thinks, has_name=False) if is_open else None
-    return ContentWithCalls((_THOUGHT, _SYNTAX.begin), open_section, opened=opened)
+def _make(inp: ParseInput, *, thinks: bool, is_open: bool) -> Parser:
+    writer = CallWriter(inp.new_id)
+
+    def open_thought(marker: str) -> SectionReader:
+        return _Thought(is_wanted=thinks, has_name=True)
+
+    def open_call(marker: str) -> SectionReader:
+        return GemmaCall(_SYNTAX, writer, inp.tools)
+
+    return TextWithSections(
+        {_THOUGHT: open_thought, _SYNTAX.begin: open_call},
+        drops=("before", "behind"),
+        opened=_Thought(is_wanted=thinks, has_name=False) if is_open else None,
+    )
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.atem import ATEM, AtemCall, atem_rule
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.lark import call_rules, literal
+from olm.chat.parsers.kit.lark import literal, section_rules
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent, Piece
@@ -45,10 +45,10 @@ def resolve(tools: Mapping[str, Tool], name: str) -> Tool | None:
 class _Glimmer:
     """Goes from message to message."""
 
-    def __init__(self, given: ParseInput) -> None:
-        self._writer = CallWriter(given.new_id)
-        self._tools = {tool.name: tool for tool in given.tools}
-        self._shows_thinking = given.think is None or bool(given.think)
+    def __init__(self, inp: ParseInput) -> None:
+        self._writer = CallWriter(inp.new_id)
+        self._tools = {tool.name: tool for tool in inp.tools}
+        self._shows_thinking = inp.think is None or bool(inp.think)
         self._events: list[AnswerEvent] = []
         self._step: Callable[[str], str] = self._in_header
         self._held = ""
@@ -250,8 +250,8 @@ class _Glimmer:
         self._events += self._writer.whole(self._call.tool.name, "".join(self._arguments))
 
 
-def _make(given: ParseInput) -> Parser:
-    return _Glimmer(given)
+def _make(inp: ParseInput) -> Parser:
+    return _Glimmer(inp)
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:
@@ -261,8 +261,8 @@ def _lark(tools: Sequence[Tool], parallel: bool) -> str:
         f"({literal(' to=' + tool.name)})? {literal(_MESSAGE)} {atem_rule(rules, tool, 'call_value')}"
         for tool in tools
     ]
-    text = call_rules(calls, parallel=parallel, between=f"{literal(_MORE)} {start}", extra=rules)
-    return f"calls: ({start})? call_list\ncall_list{text.removeprefix('calls')}"
+    between = f"{literal(_MORE)} {start}"
+    return section_rules(f"({start})?", calls, "", parallel=parallel, between=between, extra=rules)
 
 
 parser(

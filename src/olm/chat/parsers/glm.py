@@ -11,21 +11,20 @@ from typing import Final
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.mixed import think_mode
-from olm.chat.parsers.kit.sections import CallReader, TextWithCalls
-from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.sections import SectionReader, TextWithSections
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, think_mode
 
 __all__ = ()
 
 
-def _body(inp: ParseInput) -> TextWithCalls:
+def _body(inp: ParseInput) -> TextWithSections:
     writer = CallWriter(inp.new_id)
     tools = {tool.name: tool for tool in inp.tools}
 
-    def open_call(marker: str) -> CallReader:
+    def open_call(marker: str) -> SectionReader:
         return ArgCalls(writer, tools, marker)
 
-    return TextWithCalls((CALL,), open_call)
+    return TextWithSections({CALL: open_call}, drops=("before", "behind", "end"))
 
 
 def _make_47(inp: ParseInput) -> Parser:

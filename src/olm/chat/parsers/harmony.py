@@ -19,7 +19,7 @@ import attrs
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.harmony_names import map_tools
-from olm.chat.parsers.kit.json_calls import object_or_none
+from olm.chat.parsers.kit.json_span import object_or_none
 from olm.chat.parsers.kit.lark import call_rules, json_value, literal, parameters_schema
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
@@ -79,9 +79,9 @@ def read_header(raw: str) -> Header:
 class _Harmony:
     """Goes from message to message."""
 
-    def __init__(self, given: ParseInput) -> None:
-        self._writer = CallWriter(given.new_id)
-        self._names = map_tools(given.tools)[1]
+    def __init__(self, inp: ParseInput) -> None:
+        self._writer = CallWriter(inp.new_id)
+        self._names = map_tools(inp.tools)[1]
         self._events: list[AnswerEvent] = []
         self._step: Callable[[str], str]
         self._before: TextBefore
@@ -91,7 +91,7 @@ class _Harmony:
         self._is_thinking = self._is_first = False
         self._raw: list[str] = []
         self._body: list[str] = []
-        self._begin_as_prompted(given)
+        self._begin_as_prompted(inp)
 
     def push(self, text: str) -> list[AnswerEvent]:
         """Take more of the answer."""
@@ -113,10 +113,10 @@ class _Harmony:
             self._add_text(self._before.finish())
         return self._events
 
-    def _begin_as_prompted(self, given: ParseInput) -> None:
-        _, started, tail = given.prompt.rpartition(_START)
+    def _begin_as_prompted(self, inp: ParseInput) -> None:
+        _, started, tail = inp.prompt.rpartition(_START)
         header, is_body, body = tail.partition(_MESSAGE)
-        if given.prefill:
+        if inp.prefill:
             self._begin_body(Header("assistant", "final"))
         elif not is_body:
             self._begin_header("", tail if started else "assistant")
@@ -203,8 +203,8 @@ class _Harmony:
             self._events += self._writer.fail("".join(self._raw) + marker)
 
 
-def _make(given: ParseInput) -> Parser:
-    return _Harmony(given)
+def _make(inp: ParseInput) -> Parser:
+    return _Harmony(inp)
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:

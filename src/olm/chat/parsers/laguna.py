@@ -13,12 +13,10 @@ from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.arg_calls import ARG_MARKS, CALL, ArgCalls, arg_call_rules
-from olm.chat.parsers.kit.bare_json import BareJsonCall
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonKeys
-from olm.chat.parsers.kit.mixed import MixedText, think_mode
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
-from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
+from olm.chat.parsers.kit.json_calls import BareJsonCall, JsonKeys
+from olm.chat.parsers.kit.sections import SectionReader, TextSection, TextWithSections
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, think_mode
 from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ()
@@ -49,32 +47,12 @@ def _make_v1(inp: ParseInput) -> Parser:
 def _parser_of(inp: ParseInput, *, is_continued: bool) -> Parser:
     is_on = bool(inp.think)
     mode = think_mode(inp, is_on=is_on and not is_continued)
-    section = ThinkSection("open" if mode == "open" else "closed", cuts=(CALL,))
-    return _Stripped(ThinkingParser(section, _body(inp, is_on=is_on)))
+    # Models write a line end behind the tag that the prompt ends with.
+    section = ThinkSection("open" if mode == "open" else "closed", cuts=(CALL,), trims_start=True)
+    return ThinkingParser(section, _body(inp, is_on=is_on))
 
 
-class _Stripped:
-    """Drops the line end that these models write behind the tag that the prompt ends with."""
-
-    __slots__ = ("_inner", "_is_begun")
-
-    def __init__(self, inner: Parser) -> None:
-        self._inner = inner
-        self._is_begun = False
-
-    def push(self, text: str) -> list[AnswerEvent]:
-        """Take more of the answer."""
-        if not self._is_begun:
-            text = text.lstrip()
-            self._is_begun = bool(text)
-        return self._inner.push(text) if text else []
-
-    def finish(self) -> list[AnswerEvent]:
-        """The answer is over."""
-        return self._inner.finish()
-
-
-def _body(inp: ParseInput, *, is_on: bool) -> MixedText:
+def _body(inp: ParseInput, *, is_on: bool) -> TextWithSections:
     tools = {tool.name: tool for tool in inp.tools}
     meant = {
         alias: name for alias, name in _ALIASES.items() if name in tools and alias not in tools
@@ -82,23 +60,27 @@ def _body(inp: ParseInput, *, is_on: bool) -> MixedText:
     tools |= {alias: tools[name] for alias, name in meant.items()}
     writer = _Renaming(inp.new_id, meant)
 
-    def open_call(marker: str) -> CallReader:
+    def open_call(marker: str) -> SectionReader:
         return ArgCalls(writer, tools, marker)
 
-    def open_user(marker: str) -> CallReader:
+    def open_user(marker: str) -> SectionReader:
         return _Perhaps(marker, tools, lambda: ArgCalls(writer, tools, marker, _USER_END))
 
-    def open_json(marker: str) -> CallReader:
+    def open_json(marker: str) -> SectionReader:
         return _Perhaps(marker, tools, lambda: BareJsonCall(writer, JsonKeys()))
 
-    openers: dict[str, Callable[[str], CallReader]] = {
+    def open_thoughts(marker: str) -> SectionReader:
+        kind: Final = "thinking" if is_on else None
+        return TextSection((_THINK_END,), kind, drops=("start", "end"), cuts=(CALL,))
+
+    openers: dict[str, Callable[[str], SectionReader]] = {
         CALL: open_call,
-        _THINK: lambda marker: _Thoughts(is_on=is_on),
+        _THINK: open_thoughts,
         _THINK_END: lambda marker: _Stray(),
     }
     if tools:
         openers |= {_USER: open_user, "{": open_json}
-    return MixedText(openers, trims=True)
+    return TextWithSections(openers, drops=("start", "before", "behind", "end"))
 
 
 class _Renaming(CallWriter):
@@ -127,38 +109,15 @@ class _Stray:
         return [], ""
 
 
-class _Thoughts:
-    """Thinking amid the content, up to its closing tag or a call; given out or dropped."""
-
-    def __init__(self, *, is_on: bool) -> None:
-        self._is_on = is_on
-        self._is_begun = False
-        self._before = TextBefore((_THINK_END, CALL))
-
-    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
-        """Take more text."""
-        if not self._is_begun:
-            text = text.lstrip()
-            self._is_begun = bool(text)
-        thinking, marker, rest = self._before.push(text)
-        behind = CALL + rest if marker == CALL else rest
-        return self._given(thinking), behind if marker else None
-
-    def finish(self) -> tuple[list[AnswerEvent], str]:
-        """The text is over."""
-        return self._given(self._before.finish()), ""
-
-    def _given(self, thinking: str) -> list[AnswerEvent]:
-        return [Piece(thinking=thinking)] if thinking and self._is_on else []
-
-
 class _Perhaps:
     """What may be a call of a known tool: either that, or content."""
 
-    def __init__(self, marker: str, names: Collection[str], make: Callable[[], CallReader]) -> None:
+    def __init__(
+        self, marker: str, names: Collection[str], make: Callable[[], SectionReader]
+    ) -> None:
         self._marker, self._names, self._make = marker, names, make
         self._held = ""
-        self._reader: CallReader | None = None
+        self._reader: SectionReader | None = None
 
     def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
         """Take more text."""

@@ -6,18 +6,16 @@ without the markers is taken for them. Strings are read with their escapes, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 from olm.chat.jsontext import compact_json
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonCalls
-from olm.chat.parsers.kit.kept_text import ContentWithCalls
-from olm.chat.parsers.kit.lark import call_rules, json_value, literal
-from olm.chat.parsers.kit.member_rules import members
-from olm.chat.parsers.kit.python_calls import Begun, Ended, Found, PythonCalls, read_calls
-from olm.chat.parsers.kit.sections import CallReader, TextBefore
+from olm.chat.parsers.kit.json_calls import JsonCallList
+from olm.chat.parsers.kit.lark import json_value, literal, members, required_of, section_rules
+from olm.chat.parsers.kit.python_calls import Begun, Ended, PythonCalls, PythonSection, read_calls
+from olm.chat.parsers.kit.sections import SectionReader, TextWithSections
 from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
@@ -36,7 +34,7 @@ class _Section:
     def __init__(self, writer: CallWriter) -> None:
         self._writer = writer
         self._held = ""
-        self._reader: CallReader | None = None
+        self._reader: SectionReader | None = None
 
     def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
         """Take more text: events, and the text behind the section or None."""
@@ -58,46 +56,10 @@ class _Section:
 
     def _choose(self, *, is_json: bool) -> None:
         self._reader = (
-            JsonCalls(self._writer, _CALLS, _CALLS_END, is_array=True)
+            JsonCallList(self._writer, _CALLS_END)
             if is_json
-            else _PythonSection(self._writer)
+            else PythonSection(self._writer, _CALLS_END)
         )
-
-
-class _PythonSection:
-    """Reads a section of Python calls. Each that cannot be read fails alone."""
-
-    def __init__(self, writer: CallWriter) -> None:
-        self._writer = writer
-        self._calls = PythonCalls()
-        self._before = TextBefore((_CALLS_END,), trims=False)
-
-    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
-        """Take more text: events, and the text behind the section or None."""
-        part, marker, rest = self._before.push(text)
-        events = self._events(self._calls.push(part))
-        if not marker:
-            return events, None
-        return [*events, *self._events(self._calls.finish())], rest
-
-    def finish(self) -> tuple[list[AnswerEvent], str]:
-        """The text is over: the calls that are closed count, though the section is not."""
-        found = [*self._calls.push(self._before.finish()), *self._calls.finish()]
-        return self._events(found), ""
-
-    def _events(self, found: Sequence[Found]) -> list[AnswerEvent]:
-        events: list[AnswerEvent] = []
-        for item in found:
-            if isinstance(item, Begun):
-                events += self._writer.start(item.name)
-            elif not isinstance(item, Ended):
-                events += self._writer.fail(item.text)
-            elif item.arguments is None:
-                events += self._writer.fail(item.raw)
-            else:
-                events += self._writer.arguments(compact_json(item.arguments))
-                events += self._writer.end()
-        return events
 
 
 class _BareCalls:
@@ -152,62 +114,54 @@ class _BareCalls:
         return self._body.push(held)
 
 
-class _WithoutStartBlanks:
-    """Drops white space at the beginning of the content, which models write where they might have thought."""
-
-    def __init__(self, body: Parser) -> None:
-        self._body = body
-        self._is_start = True
-
-    def push(self, text: str) -> list[AnswerEvent]:
-        """Take more of the content."""
-        if self._is_start:
-            text = text.lstrip()
-            self._is_start = not text
-        return self._body.push(text) if text else []
-
-    def finish(self) -> list[AnswerEvent]:
-        """The content is over."""
-        return self._body.finish()
+def _make_instruct(inp: ParseInput) -> Parser:
+    return _body(inp)
 
 
-def _make(given: ParseInput) -> Parser:
-    writer = CallWriter(given.new_id)
-    content = ContentWithCalls((_CALLS,), lambda _: _Section(writer))
-    names = () if given.prefill else tuple(tool.name for tool in given.tools)
-    return _BareCalls(content, writer, names)
-
-
-def _make_thinking(given: ParseInput) -> Parser:
-    body = _make(given)
-    if not given.think or given.prefill:
-        return body
+def _make_thinking(inp: ParseInput) -> Parser:
+    if not inp.think or inp.prefill:
+        return _body(inp)
     section = ThinkSection("maybe", start=_THINK, ends=(_THINK_END,))
-    return ThinkingParser(section, _WithoutStartBlanks(body))
+    # Where the models might have thought, they write white space instead.
+    return ThinkingParser(section, _body(inp, drops=("start",)))
+
+
+def _body(inp: ParseInput, *, drops: Sequence[Literal["start"]] = ()) -> Parser:
+    writer = CallWriter(inp.new_id)
+    openers: dict[str, Callable[[str], SectionReader]] = {_CALLS: lambda _: _Section(writer)}
+    content = TextWithSections(openers, drops=("before", "behind", *drops))
+    names = () if inp.prefill else tuple(tool.name for tool in inp.tools)
+    return _BareCalls(content, writer, names)
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:
     rules: list[str] = []
     calls = []
     for tool in tools:
-        required = tool.parameters.get("required")
-        needed = set(required) if isinstance(required, list) else set()
+        needed = required_of(tool.parameters)
         written = [
             f"{literal(name + '=')} {json_value(schema, tool.parameters)}"
             for name, schema in tool.properties.items()
         ]
         arguments = members(rules, written, [name in needed for name in tool.properties], "/, ?/")
         calls.append(f'{literal(tool.name + "(")} {arguments} ")"')
-    text = call_rules(calls, parallel=parallel, between="/, ?/", extra=rules)
-    whole = f'calls: {literal(_CALLS)} "[" call_list "]" {literal(_CALLS_END)}\n'
-    return whole + "call_list" + text.removeprefix("calls")
+    return section_rules(
+        literal(_CALLS + "["),
+        calls,
+        literal("]" + _CALLS_END),
+        parallel=parallel,
+        between="/, ?/",
+        extra=rules,
+    )
 
 
 _SYNTAX: Final = CallSyntax((_CALLS,), _lark)
 
 parser(
     "lfm2",
-    ParserFamily(make=_make, tools=True, preserved_tokens=(_CALLS, _CALLS_END), calls=_SYNTAX),
+    ParserFamily(
+        make=_make_instruct, tools=True, preserved_tokens=(_CALLS, _CALLS_END), calls=_SYNTAX
+    ),
 )
 parser(
     "lfm2-thinking",

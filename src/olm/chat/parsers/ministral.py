@@ -12,9 +12,8 @@ from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, 
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.lark import call_rules, json_value, literal, parameters_schema
 from olm.chat.parsers.kit.named_json import NamedJson, NamedJsonCalls
-from olm.chat.parsers.kit.sections import CallReader, TextBefore, TextWithCalls
+from olm.chat.parsers.kit.sections import SectionReader, TextSection, TextWithSections
 from olm.chat.tools import Tool
-from olm.chat.types import AnswerEvent, Piece
 
 __all__ = ()
 
@@ -29,32 +28,15 @@ def _make(inp: ParseInput) -> Parser:
     writer = CallWriter(inp.new_id)
     names = frozenset(tool.name for tool in inp.tools)
 
-    def open_section(marker: str) -> CallReader:
-        if marker == _THINK:
-            return _Thoughts()
+    def open_call(marker: str) -> SectionReader:
         return NamedJsonCalls(writer, _SYNTAX, marker, known=names)
 
-    return TextWithCalls((_CALL, _THINK), open_section)
+    def open_thoughts(marker: str) -> SectionReader:
+        return TextSection((_THINK_END,), "thinking")
 
-
-class _Thoughts:
-    """Gives out what stands between the tags of a thought."""
-
-    def __init__(self) -> None:
-        self._before = TextBefore((_THINK_END,), trims=False)
-
-    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
-        """Take more text."""
-        thinking, marker, rest = self._before.push(text)
-        return _thinking(thinking), rest if marker else None
-
-    def finish(self) -> tuple[list[AnswerEvent], str]:
-        """The text is over."""
-        return _thinking(self._before.finish()), ""
-
-
-def _thinking(text: str) -> list[AnswerEvent]:
-    return [Piece(thinking=text)] if text else []
+    return TextWithSections(
+        {_CALL: open_call, _THINK: open_thoughts}, drops=("before", "behind", "end")
+    )
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:

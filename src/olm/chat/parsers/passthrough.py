@@ -20,8 +20,8 @@ class _Passthrough:
         return []
 
 
-def _make(given: ParseInput) -> Parser:
-    del given  # content needs no context
+def _make(inp: ParseInput) -> Parser:
+    del inp  # content needs no context
     return _Passthrough()
 
 

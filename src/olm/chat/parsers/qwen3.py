@@ -11,9 +11,9 @@ from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.calls import CallWriter
-from olm.chat.parsers.kit.json_calls import JsonCalls
+from olm.chat.parsers.kit.json_calls import JsonCall
 from olm.chat.parsers.kit.lark import call_rules, json_call, literal
-from olm.chat.parsers.kit.sections import CallReader, TextWithCalls
+from olm.chat.parsers.kit.sections import SectionReader, TextWithSections
 from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
 
@@ -23,13 +23,13 @@ _CALL: Final = "<tool_call>"
 _CALL_END: Final = "</tool_call>"
 
 
-def _body(inp: ParseInput) -> TextWithCalls:
+def _body(inp: ParseInput) -> TextWithSections:
     writer = CallWriter(inp.new_id)
 
-    def open_section(marker: str) -> CallReader:
-        return JsonCalls(writer, marker, _CALL_END)
+    def open_section(marker: str) -> SectionReader:
+        return JsonCall(writer, marker, _CALL_END)
 
-    return TextWithCalls((_CALL,), open_section)
+    return TextWithSections({_CALL: open_section}, drops=("before", "behind", "end"))
 
 
 def _make_qwen3(inp: ParseInput) -> Parser:

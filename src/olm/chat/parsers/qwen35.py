@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
-from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, is_opened_by
+from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection, think_mode
 from olm.chat.parsers.kit.xml_calls import CALL, CALL_END, text_with_xml_calls, xml_lark
 
 __all__ = ()
@@ -24,9 +24,8 @@ def _make_thinking(inp: ParseInput) -> Parser:
 
     The prompt comes first: nemotron's obeys `/no_think` in messages, and does not go on with answers.
     """
-    by_prompt = is_opened_by(inp.prompt)
-    is_on = inp.think is not False and not inp.prefill if by_prompt is None else by_prompt
-    section = ThinkSection("open" if is_on else "closed", cuts=(CALL,))
+    mode = think_mode(inp, is_on=inp.think is not False and not inp.prefill, unsaid="open")
+    section = ThinkSection(mode, cuts=(CALL,))
     return ThinkingParser(section, _make_coder(inp))
 
 

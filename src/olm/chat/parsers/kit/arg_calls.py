@@ -15,7 +15,14 @@ from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.coerce import StreamedArguments, is_text
 from olm.chat.parsers.kit.json_calls import JsonCall
 from olm.chat.parsers.kit.json_span import JsonSpan, object_or_none
-from olm.chat.parsers.kit.lark import call_rules, json_value, literal, members, required_of, text_choices
+from olm.chat.parsers.kit.lark import (
+    call_rules,
+    json_value,
+    literal,
+    members,
+    required_of,
+    text_choices,
+)
 from olm.chat.parsers.kit.sections import TextBefore
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent

@@ -12,7 +12,7 @@ Values are bare text and become JSON by their schema (`coerce`). Nothing in a va
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from olm.chat.parsers.kit.coerce import StreamedArguments, is_text

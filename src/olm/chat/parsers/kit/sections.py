@@ -5,11 +5,11 @@ What stands in a section of calls is a `SectionReader`'s business (`json_calls`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from olm.chat.parsers.kit.scan import find_first, held_back
-from olm.chat.types import AnswerEvent, CallEnd, Piece, ToolCall
+from olm.chat.types import AnswerEvent, CallArguments, CallEnd, Piece, ToolCall
 
 __all__ = ["SectionReader", "TextBefore", "TextSection", "TextWithSections"]
 
@@ -31,7 +31,11 @@ class TextBefore:
 
     def push(self, text: str) -> tuple[str, str, str]:
         """Take more text: returns what can be given out, the marker that ends it or "", and the text behind the marker."""
-        if not self._held and self._firsts.isdisjoint(text) and not (self._trims and text[-1:].isspace()):
+        if (
+            not self._held
+            and self._firsts.isdisjoint(text)
+            and not (self._trims and text[-1:].isspace())
+        ):
             return text, "", ""  # most of an answer
         if self._trims and text.isspace():
             # Not joined, so that a long run of blanks costs no more for each.
@@ -43,7 +47,7 @@ class TextBefore:
             self._held = []
             return self._trimmed(whole[:at]), marker, whole[at + len(marker) :]
         given = self._trimmed(whole[: len(whole) - held_back(whole, self._markers)])
-        self._held = [whole[len(given) :]]
+        self._held = [whole[len(given) :]] if len(given) < len(whole) else []
         return given, "", ""
 
     def finish(self) -> str:
@@ -83,7 +87,7 @@ class TextSection:
         ends: Sequence[str],
         kind: Literal["content", "thinking"] | None,
         *,
-        drops: Collection[Literal["start", "end"]] = (),
+        drops: Sequence[Literal["start", "end"]] = (),
         cuts: Sequence[str] = (),
     ) -> None:
         self._kind, self._cuts = kind, frozenset(cuts)
@@ -127,7 +131,7 @@ class TextWithSections:
         self,
         openers: Mapping[str, Callable[[str], SectionReader]],
         *,
-        drops: Collection[Literal["start", "before", "behind", "end"]] = (),
+        drops: Sequence[Literal["start", "before", "behind", "end"]] = (),
         opened: SectionReader | None = None,
     ) -> None:
         self._openers, self._drops, self._reader = openers, frozenset(drops), opened
@@ -180,10 +184,8 @@ class TextWithSections:
             if not body:
                 self._space.append(text)
                 return
-            self._give_space(events)
-            if len(body) < len(text):
-                self._space.append(text[len(body) :])
-            text = body
+            held = [text[len(body) :]] if len(body) < len(text) else []
+            text, self._space = "".join((*self._space, body)), held
         events.append(Piece(content=text))
 
     def _give_space(self, events: list[AnswerEvent]) -> None:
@@ -195,6 +197,8 @@ class TextWithSections:
         """Take what a section gives. Until a call has ended it may yet turn out to be content."""
         for event in more:
             match event:
+                case CallArguments():
+                    pass
                 case Piece(malformed=True):
                     self._give_space(events)
                     self._is_content, self._is_eating = True, False

@@ -56,7 +56,16 @@ class ThinkSection:
         trims_start: drop white space at the beginning of the thinking, too, even if the prompt has opened it.
     """
 
-    __slots__ = ("_before", "_cuts", "_held", "_is_behind_start", "_mode", "_start", "_state", "_trims_start")
+    __slots__ = (
+        "_before",
+        "_cuts",
+        "_held",
+        "_is_behind_start",
+        "_mode",
+        "_start",
+        "_state",
+        "_trims_start",
+    )
 
     def __init__(
         self,

@@ -20,7 +20,14 @@ from typing import Final
 
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.coerce import StreamedArguments, allowed_types
-from olm.chat.parsers.kit.lark import call_rules, json_value, literal, members, required_of, text_choices
+from olm.chat.parsers.kit.lark import (
+    call_rules,
+    json_value,
+    literal,
+    members,
+    required_of,
+    text_choices,
+)
 from olm.chat.parsers.kit.sections import SectionReader, TextBefore, TextWithSections
 from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
