@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, assert_never
 
 import msgspec
@@ -28,6 +29,7 @@ Without a bound a small model may write blanks until the context is full."""
 
 _OPTIONS: Final = f'"whitespace_pattern":{json.dumps(_BLANKS)}'
 _MAX_CHOICES: Final = 10_000
+_KEPT_GRAMMARS: Final = 32  # GBNF of tools: some milliseconds to convert, and the same in every turn of an agent
 _START_CALLS: Final = "start: calls\n"
 
 
@@ -204,6 +206,7 @@ def _choices(text: str) -> str:
     return f"start: {_literals(choices)}"
 
 
+@lru_cache(maxsize=_KEPT_GRAMMARS)
 def _lark_of_gbnf(text: str) -> str:
     return _converter()(text)
 
