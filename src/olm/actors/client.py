@@ -31,6 +31,8 @@ __all__ = [
     "Olm",
     "Progress",
     "RenderedPrompt",
+    "RerankRequest",
+    "RerankResult",
     "ShowResult",
     "StoreClient",
     "StoredModel",
@@ -225,7 +227,10 @@ class ChatRequest:
 
 @attrs.frozen(kw_only=True)
 class GenerateRequest:
-    """A completion turn. `system` and `template` replace the Modelfile's for this call; `raw` sends `prompt` as it is."""
+    """A completion turn. `system` and `template` replace the Modelfile's for this call; `raw` sends `prompt` as it is.
+
+    `prompt_tokens` (only with `raw`) stand before the text of `prompt`, which may then be empty.
+    """
 
     model: str
     prompt: str
@@ -234,6 +239,7 @@ class GenerateRequest:
     template: str = ""
     context: Sequence[int] = ()
     raw: bool = False
+    prompt_tokens: Sequence[int] = ()
     images: Sequence[bytes] = ()
     constraint: Constraint | None = None
     think: Think | None = None
@@ -246,10 +252,10 @@ class GenerateRequest:
 
 @attrs.frozen(kw_only=True)
 class EmbedRequest:
-    """Texts to embed; `dimensions` cuts and normalises again; `normalize` off gives the raw pooled vectors."""
+    """Texts, or tokens, to embed; `dimensions` cuts and normalises again; `normalize` off gives the raw pooled vectors."""
 
     model: str
-    inputs: Sequence[str]
+    inputs: Sequence[str | Sequence[int]]
     truncate: bool = True
     dimensions: int = 0
     normalize: bool = True
@@ -262,6 +268,27 @@ class EmbedResult:
     """`vectors` [n_inputs][n_embd] floats; `n_tokens` the sum over the inputs; durations in nanoseconds."""
 
     vectors: Sequence[Sequence[float]]
+    n_tokens: int
+    load_ns: int
+
+
+@attrs.frozen(kw_only=True)
+class RerankRequest:
+    """Texts to be scored by how well each answers the query."""
+
+    model: str
+    query: str
+    documents: Sequence[str]
+    truncate: bool = True
+    options: Mapping[str, object] = attrs.field(factory=dict)
+    keep_alive_s: float | None = None
+
+
+@attrs.frozen
+class RerankResult:
+    """`scores` in the order of the documents, as the model gives them (higher is better); `n_tokens` the sum."""
+
+    scores: Sequence[float]
     n_tokens: int
     load_ns: int
 
@@ -303,7 +330,7 @@ class LoadedModel:
 
 
 class ModelsClient(Protocol):
-    """Loaded models. All raise ModelNotFound, NotSupported, InvalidOption, Busy, ShuttingDown, LoadFailed."""
+    """Loaded models. All methods raise ModelNotFound, NotSupported, InvalidOption, Busy, ShuttingDown, LoadFailed."""
 
     def chat(self, request: ChatRequest) -> AbstractAsyncContextManager[Turn]:
         """Start a chat turn; entering waits for the model and for a slot. Leaving frees the slot."""
@@ -316,6 +343,20 @@ class ModelsClient(Protocol):
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts."""
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Score documents. Raises NotSupported when the model has no ranking head."""
+
+    async def tokenize(
+        self, model: str, text: str, *, add_special: bool = True, parse_special: bool = True
+    ) -> Sequence[int]:
+        """Turn text into the model's tokens; the model is loaded if it is not."""
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        """Turn tokens into text; bytes that are no UTF-8 become U+FFFD. Raises InvalidRequest for unknown tokens."""
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Count the tokens of the whole prompt of a chat, nothing dropped or generated."""
 
     async def load(
         self,

@@ -239,6 +239,7 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=
         context: prompt and answer tokens, when the turn asked for them.
         truncated: the prompt was cut to fit.
         malformed: a tool call could not be read, and stands in the content as it was written.
+        stop: the stop string that ended it, empty for an end token or another reason.
     """
 
     reason: DoneReason
@@ -250,6 +251,7 @@ class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag="d", array_like=
     context: tuple[int, ...] = ()
     truncated: bool = False
     malformed: bool = False
+    stop: str = ""
 
 
 TurnEvent = AnswerEvent | Done
