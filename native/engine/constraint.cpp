@@ -101,7 +101,9 @@ const TokenMask * Constraint::allowed() {
         return nullptr;
     }
     try {
-        if (masked_.valid()) {
+        if (claim_mask(n_masks_)) {
+            make_mask();
+        } else if (masked_.valid()) {
             masked_.get();
         }
     } catch (const Error &) {
@@ -234,7 +236,18 @@ void Constraint::give_up() {
 }
 
 void Constraint::begin_mask() {
-    masked_ = grammars_->mask([self = shared_from_this()] { self->make_mask(); });
+    n_masks_++;
+    masked_ = grammars_->mask([self = shared_from_this(), number = n_masks_] {
+        if (self->claim_mask(number)) {
+            self->make_mask();
+        }
+    });
+}
+
+// On a busy machine the helper may not have got to it when the step is over; then the engine makes the mask itself.
+bool Constraint::claim_mask(uint64_t number) {
+    uint64_t before = number - 1;
+    return n_claimed_.compare_exchange_strong(before, number);
 }
 
 void Constraint::make_mask() {

@@ -1,6 +1,7 @@
 // What a request's answer must look like: when a grammar applies, and its masks, made while the model computes.
 #pragma once
 
+#include <atomic>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -90,6 +91,7 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     void let_go();
     void give_up();
     void begin_mask();
+    bool claim_mask(uint64_t number);
     void make_mask();
 
     ConstraintOptions        options_;
@@ -107,7 +109,10 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     std::future<void>        built_;
     std::unique_ptr<Matcher> pristine_;
     std::unique_ptr<Matcher> matcher_;
-    std::future<void>        masked_;   // the helper's as long as it is not ready: matcher_, mask_, by_grammar_
+    // Masks are numbered; who claims one makes it. As long as the helper does, matcher_ and what follows are its own.
+    uint64_t                 n_masks_ = 0;
+    std::atomic<uint64_t>    n_claimed_{0};
+    std::future<void>        masked_;
     TokenMask                by_grammar_;
     TokenMask                mask_;
     bool                     only_end_ = false;

@@ -19,6 +19,10 @@ size_t n_words(int n_vocab) {
     return (static_cast<size_t>(n_vocab) + 31) / 32;
 }
 
+const char * noun_of(const std::string & kind) {
+    return kind == "json_schema" ? "JSON schema" : kind == "regex" ? "regular expression" : "grammar";
+}
+
 std::string shorten(const std::string & reason) {
     std::string line = in_one_line(reason);
     if (line.size() > MAX_REASON) {
@@ -143,8 +147,9 @@ bool GrammarTokenizer::is_canonical() const {
 
 Matcher::Matcher(std::shared_ptr<const GrammarTokenizer> tokenizer, const std::string & kind,
                  const std::string & text) :
-    tokenizer_(std::move(tokenizer)) {
-    const Guidance & g = guidance();
+    tokenizer_(std::move(tokenizer)),
+    noun_(noun_of(kind)) {
+    const Guidance & g    = guidance();
     LlgInit          init = {};
     g.constraint_init_set_defaults(&init, tokenizer_->handle());
     init.log_stderr_level        = 0;
@@ -162,6 +167,7 @@ Matcher::Matcher(std::shared_ptr<const GrammarTokenizer> tokenizer, const std::s
 
 Matcher::Matcher(const Matcher & other) :
     tokenizer_(other.tokenizer_),
+    noun_(other.noun_),
     handle_(guidance().clone_matcher(other.handle_)) {}
 
 Matcher::~Matcher() {
@@ -171,15 +177,19 @@ Matcher::~Matcher() {
 void Matcher::check() const {
     const char * reason = guidance().matcher_get_error(handle_);
     if (reason != nullptr) {
-        throw Error(OLM_E_INVALID_ARGUMENT, "the grammar cannot be used: " + shorten(reason));
+        refuse(shorten(reason));
     }
+}
+
+void Matcher::refuse(const std::string & reason) const {
+    throw Error(OLM_E_INVALID_ARGUMENT, std::string("the ") + noun_ + " cannot be used: " + reason);
 }
 
 void Matcher::consume(const std::vector<uint32_t> & tokens) {
     const Guidance & g = guidance();
     if (g.matcher_consume_tokens(handle_, tokens.data(), tokens.size()) != 0) {
         check();
-        throw Error(OLM_E_INVALID_ARGUMENT, "the grammar cannot be used: it does not take a token");
+        refuse("it does not take a token");
     }
 }
 
@@ -203,7 +213,7 @@ void Matcher::mask(TokenMask & out) {
     out.resize(g.matcher_get_mask_byte_size(handle_) / sizeof(uint32_t));
     if (g.matcher_compute_mask_into(handle_, out.data(), out.size() * sizeof(uint32_t)) != 0) {
         check();
-        throw Error(OLM_E_INVALID_ARGUMENT, "the grammar cannot be used: it allows no token");
+        refuse("it allows no token");
     }
 }
 

@@ -76,8 +76,10 @@ class Matcher {
   private:
     void consume(const std::vector<uint32_t> & tokens);
     void check() const;
+    [[noreturn]] void refuse(const std::string & reason) const;
 
     std::shared_ptr<const GrammarTokenizer> tokenizer_;
+    const char *                            noun_;  // what it was made of, for errors
     LlgMatcher *                            handle_;
 };
 
