@@ -18,6 +18,8 @@ namespace olm {
 Error template_error(const std::exception & error);
 bool is_out_of_memory(const std::exception & error);
 
+common_reasoning_format reasoning_format_of(const std::string & name);
+
 // One call of olm_chat_apply, checked.
 struct ChatRequest {
     common_chat_templates_inputs inputs;

@@ -71,28 +71,6 @@ bool ChatGrammar::has_part(Part part) const {
     return std::find(parts_.begin(), parts_.end(), part) != parts_.end();
 }
 
-size_t ChatGrammar::unwrapped(size_t id) const {
-    while (parts_.size() <= id || parts_[id] == Part::none) {
-        const auto & parser = arena_.get(id);
-        if (const auto * rule = std::get_if<common_peg_rule_parser>(&parser)) {
-            id = rule->child;
-        } else if (const auto * tag = std::get_if<common_peg_tag_parser>(&parser)) {
-            id = tag->child;
-        } else if (const auto * schema = std::get_if<common_peg_schema_parser>(&parser)) {
-            id = schema->child;
-        } else if (const auto * gbnf = std::get_if<common_peg_gbnf_parser>(&parser)) {
-            id = gbnf->child;
-        } else if (const auto * ac = std::get_if<common_peg_ac_parser>(&parser)) {
-            id = ac->child;
-        } else if (const auto * ref = std::get_if<common_peg_ref_parser>(&parser)) {
-            id = arena_.get_rule(ref->name);
-        } else {
-            break;
-        }
-    }
-    return id;
-}
-
 namespace {
 
 // The one parser inside a wrapper, also of a named part; an invalid id for anything else.
@@ -123,6 +101,18 @@ size_t inner(const common_peg_arena & arena, size_t id) {
 }
 
 }  // namespace
+
+size_t ChatGrammar::unwrapped(size_t id) const {
+    while ((parts_.size() <= id || parts_[id] == Part::none) &&
+           !std::holds_alternative<common_peg_atomic_parser>(arena_.get(id))) {
+        const size_t child = inner(arena_, id);
+        if (child == COMMON_PEG_INVALID_PARSER_ID) {
+            break;
+        }
+        id = child;
+    }
+    return id;
+}
 
 bool ChatGrammar::is_sure(size_t id, std::vector<int8_t> & known) const {
     if (known[id] >= 0) {

@@ -10,17 +10,11 @@ namespace olm {
 
 namespace {
 
-common_reasoning_format reasoning_format(const std::string & name) {
-    require(name == "auto" || name == "none" || name == "deepseek" || name == "deepseek-legacy",
-            OLM_E_INVALID_ARGUMENT, "\"reasoning_format\" must be auto, none, deepseek or deepseek-legacy");
-    return common_reasoning_format_from_name(name);
-}
-
 common_chat_parser_params parser_params(const Args & args) {
     common_chat_parser_params params;
     params.format = static_cast<common_chat_format>(args.integer("format", 0, 0, COMMON_CHAT_FORMAT_COUNT - 1));
     params.generation_prompt = args.text("generation_prompt");
-    params.reasoning_format  = reasoning_format(args.text("reasoning_format", "auto"));
+    params.reasoning_format  = reasoning_format_of(args.text("reasoning_format", "auto"));
     const std::string arena  = args.text("arena");
     if (!arena.empty()) {
         params.parser.load(arena);

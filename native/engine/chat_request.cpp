@@ -5,12 +5,6 @@ namespace olm {
 
 namespace {
 
-common_reasoning_format reasoning_format_of(const std::string & name) {
-    require(name == "auto" || name == "none" || name == "deepseek" || name == "deepseek-legacy",
-            OLM_E_INVALID_ARGUMENT, "\"reasoning_format\" must be auto, none, deepseek or deepseek-legacy");
-    return common_reasoning_format_from_name(name);
-}
-
 common_chat_tool_choice tool_choice_of(const std::string & name) {
     require(name == "auto" || name == "required" || name == "none", OLM_E_INVALID_ARGUMENT,
             "\"tool_choice\" must be auto, required or none");
@@ -29,6 +23,12 @@ std::string at_line(const std::string & what) {
 }
 
 }  // namespace
+
+common_reasoning_format reasoning_format_of(const std::string & name) {
+    require(name == "auto" || name == "none" || name == "deepseek" || name == "deepseek-legacy",
+            OLM_E_INVALID_ARGUMENT, "\"reasoning_format\" must be auto, none, deepseek or deepseek-legacy");
+    return common_reasoning_format_from_name(name);
+}
 
 bool is_out_of_memory(const std::exception & error) {
     // The interpreter wraps what is thrown inside it: only the words tell.

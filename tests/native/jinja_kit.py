@@ -114,8 +114,7 @@ CONVERSATIONS: dict[str, ChatPrompt] = {
             ChatMessage("user", "Hello"),
             ChatMessage("assistant", "Hi.", thinking="They greet."),
             ChatMessage("user", "And now?"),
-        ),
-        think=True,
+        )
     ),
     "silent": ChatPrompt((ChatMessage("user", "Hello"),), think=False),
     "tools": ChatPrompt((ChatMessage("user", "Hello"),), tools_json=TOOLS_JSON),

@@ -33,6 +33,10 @@ SILENT_ON = {
 """Templates that leave the last message of a form away."""
 
 
+KEPT = ("system", "thoughts", "after")
+"""Forms for which what an earlier one came to is used again; for the others the library is asked, and compared with."""
+
+
 @pytest.fixture(params=TEMPLATES)
 def named(tiny: Model, request: pytest.FixtureRequest) -> Iterator[tuple[str, ChatTemplate]]:
     with ExitStack() as stack:
@@ -53,7 +57,8 @@ def test_a_template_renders_the_standard_conversation_as_the_library_does(
         applied = chat.apply(prompt)
         assert (prompt.messages[-1].content in applied.prompt) == (SILENT_ON.get(name) != form)
         assert not applied.is_plain, f"{form}: our own rendering is not the library's"
-        assert applied == chat.apply(prompt, fresh=True), f"{form}: what was kept does not fit"
+        if form in KEPT:
+            assert applied == chat.apply(prompt, fresh=True), f"{form}: what was kept does not fit"
 
 
 def test_there_is_no_reason_given_for_what_is_not_there() -> None:
