@@ -11,6 +11,7 @@ from typing import assert_never
 import trio
 
 from olm.chat import types
+from olm.chat.parsers import Parser
 from olm.errors import InvalidRequest, NativeError, OlmError
 from olm.log import get_logger
 from olm.native import engine as native
@@ -36,8 +37,7 @@ class TurnAnswer:
         self.feed = feed
         self._truncated = prepared.truncated
         self._context = list(prepared.tokens) if msg.want_context else None
-        rendered = prepared.rendered
-        self._parser = None if rendered is None else rendered.make_parser()
+        self._parser = _parser(prepared)
         self._malformed = False
 
     def on_event(self, event: Event) -> None:
@@ -102,6 +102,16 @@ class TurnAnswer:
             truncated=self._truncated,
             malformed=self._malformed,
         )
+
+
+def _parser(prepared: Prepared) -> Parser | None:
+    if prepared.rendered is None:
+        return None
+    try:
+        return prepared.rendered.make_parser()
+    except Exception:
+        _log.exception("a parser could not be made; the answer is passed on as it is")
+        return None
 
 
 def _broken_off(rest: Sequence[types.AnswerEvent]) -> list[types.AnswerEvent]:

@@ -1,6 +1,6 @@
-"""Bounds on a model's chat template: it is a program that came with the weights, and may eat memory or never end.
+"""Bounds on chat templates: programs that came with the weights or a request, and may eat memory or never end.
 
-How it is rendered is `chat`'s business; who is told, and the end of the process, are the worker's.
+How one is rendered is `chat`'s business; who is told, and the end of the process, are the worker's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import trio
 
 from olm.chat.rendering import Rendered
 from olm.chat.types import ChatPrompt, InfillPrompt
-from olm.errors import ModelError, TemplateError
+from olm.errors import ModelError, OlmError, TemplateError
+from olm.log import get_logger
 from olm.native.lib import OutOfMemory
 from olm.native.prompting import Template
 
@@ -29,9 +30,12 @@ __all__ = [
     "ThreadTemplate",
     "bounded_here",
     "bounded_in_thread",
+    "confined",
 ]
 
 T = TypeVar("T")
+
+_log = get_logger("worker")
 
 TEMPLATE_MEMORY_BYTES: Final = 2 << 30
 """What the process may grow by while templates run. An honest one needs some copies of the conversation."""
@@ -132,6 +136,22 @@ def bounded_in_thread(function: Callable[[], T], timeout_s: float = TEMPLATE_S) 
             f"the model's chat template does not end: it was given up after {timeout_s:.0f} s"
         )
     return results[0]
+
+
+@contextmanager
+def confined() -> Iterator[None]:
+    """Make a bug that one request's text meets that request's error: the worker's other turns have no part in it.
+
+    Raises:
+        ModelError: for whatever is no OlmError.
+    """
+    try:
+        yield
+    except OlmError:
+        raise
+    except Exception as exc:
+        _log.exception("a request could not be prepared")
+        raise ModelError(f"the request could not be prepared: {type(exc).__name__}: {exc}") from exc
 
 
 class HereTemplate:

@@ -32,6 +32,7 @@ __all__ = [
     "fit_inputs",
     "prepare",
     "prompt_size_bytes",
+    "runs_go_template",
 ]
 
 _CUT_CHARS: Final = 6
@@ -77,10 +78,16 @@ def prompt_size_bytes(prompt: Prompt) -> int:
         case InfillPrompt():
             n_chars = len(prompt.prompt) + len(prompt.suffix)
         case ChatPrompt():
-            n_chars = len(prompt.tools_json) + sum(map(_n_chars, prompt.messages))
+            n_chars = len(prompt.tools_json) + len(prompt.template_kwargs_json)
+            n_chars += sum(map(_n_chars, prompt.messages))
         case _:
             assert_never(prompt)
     return n_chars + 4 * len(prompt.context)
+
+
+def runs_go_template(prompt: Prompt) -> bool:
+    """Whether a Go template makes the prompt: the model's, or one that came with the request."""
+    return not isinstance(prompt, TextPrompt) and bool(prompt.style.template)
 
 
 def prepare(turn: Turn, *, n_ctx: int, tokenizer: Tokenizer, template: Template) -> Prepared:

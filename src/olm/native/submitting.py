@@ -6,20 +6,24 @@ What a grammar is made of is decided in `olm.chat.constraints`; compiling it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 import msgspec
 
 from olm.chat.constraints import answer_grammar
 from olm.chat.grammar import AnswerGrammar
-from olm.chat.rendering import Rendered, ThinkTags
+from olm.chat.rendering import Rendered, ThinkTags, ToolGrammar
 from olm.chat.tools import read_tools
 from olm.chat.types import ChatPrompt, Sampling
 from olm.native.engine import Engine, ThinkingLimits
 from olm.native.prompting import Prepared
 from olm.native.wire import Turn
 
-__all__ = ["EngineRequest", "engine_request"]
+__all__ = ["EngineRequest", "engine_request", "grammar_size_bytes"]
+
+_GBNF_BYTES: Final = 1 << 16
+"""What GBNF counts for: it is translated by slow code that is imported when it is first needed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +73,18 @@ def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
         constraint=_grammar(turn, rendered),
         thinking=_limits(rendered.think, turn.sampling.think_budget),
     )
+
+
+def grammar_size_bytes(turn: Turn, prepared: Prepared) -> int:
+    """Measure roughly what a grammar is made from; decides whether `engine_request` runs in a thread."""
+    wanted, rendered = turn.constraint, prepared.rendered
+    n_chars = 0 if wanted is None else len(wanted.text)
+    if isinstance(turn.prompt, ChatPrompt):
+        n_chars += len(turn.prompt.tools_json)
+    is_gbnf = wanted is not None and wanted.kind == "gbnf"
+    if is_gbnf or (rendered is not None and isinstance(rendered.calls, ToolGrammar)):
+        n_chars += _GBNF_BYTES
+    return n_chars
 
 
 def _grammar(turn: Turn, rendered: Rendered) -> AnswerGrammar | None:

@@ -34,13 +34,25 @@ from olm.native.answers import EmbeddingAnswer, TurnAnswer
 from olm.native.devices import choose_cpu_variant, plugin_paths
 from olm.native.engine import Engine, Event, Failed
 from olm.native.feeds import Feed
-from olm.native.guard import HereTemplate, TemplateStuck, ThreadTemplate, bounded_in_thread
+from olm.native.guard import (
+    HereTemplate,
+    TemplateStuck,
+    ThreadTemplate,
+    bounded_in_thread,
+    confined,
+)
 from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
 from olm.native.process import ProcessIdRequest
-from olm.native.prompting import Prepared, fit_inputs, prepare, prompt_size_bytes
-from olm.native.submitting import engine_request
+from olm.native.prompting import (
+    Prepared,
+    fit_inputs,
+    prepare,
+    prompt_size_bytes,
+    runs_go_template,
+)
+from olm.native.submitting import engine_request, grammar_size_bytes
 
 __all__ = ["Worker"]
 
@@ -176,8 +188,10 @@ class Worker(Actor):
         if not prepared.tokens:
             raise InvalidRequest("the prompt is empty: there is nothing to go on from")
         _check_tokenizer(prepared.tokens, loaded.model.info.n_vocab, msg.prompt)
+        make = partial(engine_request, msg, prepared)
+        wanted = await self._work(grammar_size_bytes(msg, prepared), make)
         with portable_errors():
-            request = engine_request(msg, prepared).submit(engine)
+            request = wanted.submit(engine)
         turn = TurnAnswer(Feed(out, partial(_pause, engine, request)), msg, prepared)
         self._requests[request] = turn.on_event
         try:
@@ -190,12 +204,12 @@ class Worker(Actor):
     async def _prepare(self, msg: wire.Turn, loaded: LoadedModel) -> Prepared:
         """Render and tokenize: what is quick in the loop, the rest in a thread."""
         size_bytes = prompt_size_bytes(msg.prompt)
-        is_small = self._is_quick_template and size_bytes <= _INLINE_BYTES
+        # A Go template may be the request's own, and how long it takes is not known before.
+        is_quick = self._is_quick_template and not runs_go_template(msg.prompt)
+        is_small = is_quick and size_bytes <= _INLINE_BYTES
         template = HereTemplate(loaded) if is_small else ThreadTemplate(loaded)
-        return await self._work(
-            size_bytes if is_small else _INLINE_BYTES + 1,
-            lambda: prepare(msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template),
-        )
+        make = partial(prepare, msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template)
+        return await self._work(size_bytes if is_small else _INLINE_BYTES + 1, make)
 
     @handles(wire.Embed)
     def embed(self, msg: wire.Embed, reply: Reply[wire.Embedded]) -> None:
@@ -315,7 +329,7 @@ class Worker(Actor):
 
     async def _work(self, size_bytes: int, function: Callable[[], T]) -> T:
         """Run something of the model's: here when it is small, in a thread when it would hold up the loop."""
-        with portable_errors(), self._ends_when_stuck():
+        with portable_errors(), self._ends_when_stuck(), confined():
             if size_bytes > _INLINE_BYTES:
                 return await self._in_thread(function)
             await trio.lowlevel.checkpoint()
