@@ -85,6 +85,10 @@ _ANTHROPIC_TYPES: Final = {
 }
 
 
+_MAX_MESSAGE_CHARS: Final = 2000
+"""Longest error text: some quote what they complain about, and a template or a grammar may have a megabyte."""
+
+
 def dialect_of(path: str) -> Dialect:
     """Tell which API a path belongs to, so that its errors take that API's form."""
     if path.startswith("/v1/messages"):
@@ -94,18 +98,24 @@ def dialect_of(path: str) -> Dialect:
 
 def error_body(error: OlmError, dialect: Dialect = "ollama", request_id: str = "") -> bytes:
     """Write an error as a JSON document of the dialect."""
-    status = error.http_status
+    status, message = error.http_status, _bounded(error.message)
     match dialect:
         case "ollama":
-            return to_json(_OllamaError(error.message))
+            return to_json(_OllamaError(message))
         case "openai":
             kind = _OPENAI_TYPES.get(status, "api_error")
-            return to_json(_OpenAIError(_OpenAIDetail(error.message, kind)))
+            return to_json(_OpenAIError(_OpenAIDetail(message, kind)))
         case "anthropic":
             kind = _ANTHROPIC_TYPES.get(status, "api_error")
-            return to_json(
-                _AnthropicError("error", _AnthropicDetail(kind, error.message), request_id)
-            )
+            return to_json(_AnthropicError("error", _AnthropicDetail(kind, message), request_id))
+
+
+def _bounded(message: str) -> str:
+    if len(message) <= _MAX_MESSAGE_CHARS:
+        return message
+    # What was wrong stands at the end as often as at the beginning.
+    half = _MAX_MESSAGE_CHARS // 2
+    return f"{message[:half]} ... {message[-half:]}"
 
 
 def error_line(error: OlmError) -> bytes:

@@ -21,14 +21,16 @@ from olm.errors import InvalidRequest
 
 T = TypeVar("T")
 
-__all__ = ["check_depth", "check_types", "decode_slowly", "field_names", "syntax_error"]
+__all__ = ["check_types", "check_values", "decode_slowly", "field_names", "syntax_error"]
 
 MAX_DEPTH: Final = 128
 """Deepest JSON that is handed on as text (tools, schemas, arguments): real ones stay under 40."""
 
 _SPACE: Final = " \t\r\n"
 _LITERALS: Final = ("true", "false", "null")
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_TOKENS: Final = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]|[eE]\+?[0-9]{3,}+|(?<![0-9])[0-9]{309,}+', re.DOTALL
+)
 _STRINGS_AND_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MAX_DIGITS: Final = 400
@@ -87,12 +89,13 @@ def check_types(value: object, kind: object, *, struct: str, path: tuple[str, ..
     _Fitter(struct).fit(value, inspect.type_info(kind), path)
 
 
-def check_depth(raw: bytes) -> None:
-    """Refuse JSON text that is nested deeper than `MAX_DEPTH`.
+def check_values(raw: bytes) -> None:
+    """Refuse JSON text that is nested deeper than `MAX_DEPTH` or has a number that no float64 holds.
 
     Raises:
-        InvalidRequest: `exceeded max depth`.
+        InvalidRequest: `exceeded max depth`, or Go's words for the number.
     """
+    may_overflow = False
     depth = 0
     for match in _TOKENS.finditer(raw):
         first = match[0][:1]
@@ -102,6 +105,10 @@ def check_depth(raw: bytes) -> None:
                 raise InvalidRequest("exceeded max depth")
         elif first in b"]}":
             depth -= 1
+        elif first != b'"':
+            may_overflow = True
+    if may_overflow:
+        _parse(raw.decode("utf-8", "replace"))
 
 
 def _parse(text: str) -> object:

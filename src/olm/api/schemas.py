@@ -78,16 +78,16 @@ class Message(_Request, frozen=True, kw_only=True):
 class ToolProperty(_Request, frozen=True, kw_only=True):
     """Only what is checked, here and in the tools above it; their text travels on as it came, foreign keywords too."""
 
-    anyOf: list[ToolProperty] | None = None  # noqa: N815
+    anyOf: list[ToolProperty | None] | None = None  # noqa: N815
     description: str | None = None
     enum: list[object] | None = None
-    properties: dict[str, ToolProperty] | None = None
+    properties: dict[str, ToolProperty | None] | None = None
     required: list[str] | None = None
 
 
 class ToolFunctionParameters(_Request, frozen=True, kw_only=True):
     required: list[str] | None = None
-    properties: dict[str, ToolProperty] | None = None
+    properties: dict[str, ToolProperty | None] | None = None
 
 
 class ToolFunction(_Request, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from olm.api import schemas as wire
-from olm.api.gojson import check_depth
+from olm.api.gojson import check_values
 from olm.chat.types import Constraint
 from olm.errors import InvalidRequest, OlmError
 
@@ -99,7 +99,7 @@ def _json(outputs: wire.StructuredOutputs) -> Constraint | None:
 
 
 def _schema(text: bytes) -> Constraint:
-    check_depth(text)
+    check_values(text)
     return Constraint("json_schema", text.decode("utf-8", "replace"))
 
 

@@ -17,7 +17,7 @@ from olm.actors import client
 from olm.api import schemas as wire
 from olm.api.dialects.constraints import constraint
 from olm.api.dialects.tools import read_tools, tool_call, tool_choice
-from olm.api.gojson import check_depth
+from olm.api.gojson import check_values
 from olm.chat.types import ChatMessage, Think
 from olm.errors import InvalidName, InvalidRequest, ModelNotFound, NotYetSupported, OlmError
 from olm.store.names import ModelName
@@ -262,7 +262,7 @@ def _kwargs(given: Mapping[str, object] | None) -> str:
     if not given:
         return ""
     text = msgspec.json.encode(given)
-    check_depth(text)
+    check_values(text)
     return text.decode()
 
 

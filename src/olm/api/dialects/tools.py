@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from olm.api import schemas as wire
-from olm.api.gojson import check_depth, check_types
+from olm.api.gojson import check_types, check_values
 from olm.chat.types import ToolCall, ToolChoice
 from olm.errors import InvalidRequest
 
@@ -42,7 +42,7 @@ def read_tools(raw: msgspec.Raw) -> Tools:
     text = bytes(raw).strip().decode("utf-8", "replace")
     if text in ("", "null", "[]"):
         return Tools()
-    check_depth(text.encode())
+    check_values(text.encode())
     try:
         tools = msgspec.json.decode(text, type=list[wire.Tool])
     except msgspec.ValidationError:
@@ -111,5 +111,5 @@ def _arguments(text: str) -> str:
         return "{}"
     if not text.startswith("{"):
         raise InvalidRequest(_NO_OBJECT)
-    check_depth(text.encode())
+    check_values(text.encode())
     return text
