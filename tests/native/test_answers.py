@@ -10,6 +10,8 @@ import pytest
 
 from olm.chat.parsers import PARSERS, ParseInput, Parser
 from olm.chat.rendering import Rendered
+from olm.chat.tools import read_tools
+from olm.chat.tools import read_tools
 from olm.chat.types import (
     AnswerEvent,
     CallEnd,
@@ -47,7 +49,8 @@ class Sink:
 
 
 def qwen3() -> Parser:
-    return PARSERS["qwen3"].make(ParseInput(new_id=lambda: "id"))
+    tools = read_tools('[{"type": "function", "function": {"name": "remove"}}]')
+    return PARSERS["qwen3"].make(ParseInput(tools=tools, new_id=lambda: "id"))
 
 
 def answer(make_parser: Callable[[], Parser] = qwen3) -> tuple[TurnAnswer, Sink]:

@@ -24,7 +24,8 @@ def _body(inp: ParseInput) -> TextWithSections:
     def open_call(marker: str) -> SectionReader:
         return ArgCalls(writer, tools, marker)
 
-    return TextWithSections({CALL: open_call}, drops=("before", "behind", "end"))
+    openers = {CALL: open_call} if inp.tools else {}
+    return TextWithSections(openers, drops=("before", "behind", "end"))
 
 
 def _make_47(inp: ParseInput) -> Parser:

@@ -8,7 +8,7 @@ Thinking that was not asked for is dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
@@ -48,7 +48,8 @@ def _parser_of(inp: ParseInput, *, is_continued: bool) -> Parser:
     is_on = bool(inp.think)
     mode = think_mode(inp, is_on=is_on and not is_continued)
     # Models write a line end behind the tag that the prompt ends with.
-    section = ThinkSection("open" if mode == "open" else "closed", cuts=(CALL,), trims_start=True)
+    cuts = (CALL,) if inp.tools else ()
+    section = ThinkSection("open" if mode == "open" else "closed", cuts=cuts, trims_start=True)
     return ThinkingParser(section, _body(inp, is_on=is_on))
 
 
@@ -70,16 +71,15 @@ def _body(inp: ParseInput, *, is_on: bool) -> TextWithSections:
         return _Perhaps(marker, tools, lambda: BareJsonCall(writer, JsonKeys()))
 
     def open_thoughts(marker: str) -> SectionReader:
-        kind: Final = "thinking" if is_on else None
-        return TextSection((_THINK_END,), kind, drops=("start", "end"), cuts=(CALL,))
+        cuts = (CALL,) if tools else ()
+        return _Thoughts(cuts) if is_on else _UnaskedThoughts(cuts)
 
     openers: dict[str, Callable[[str], SectionReader]] = {
-        CALL: open_call,
         _THINK: open_thoughts,
         _THINK_END: lambda marker: _Stray(),
     }
     if tools:
-        openers |= {_USER: open_user, "{": open_json}
+        openers |= {CALL: open_call, _USER: open_user, "{": open_json}
     return TextWithSections(openers, drops=("start", "before", "behind", "end"))
 
 
@@ -95,6 +95,32 @@ class _Renaming(CallWriter):
     def start(self, name: str, call_id: str = "") -> list[AnswerEvent]:
         """Begin a call."""
         return super().start(self._meant.get(name, name), call_id)
+
+
+class _Thoughts(TextSection):
+    """Reads thoughts amid the content, up to their closing tag or a call."""
+
+    __slots__ = ()
+
+    def __init__(self, cuts: Sequence[str]) -> None:
+        super().__init__((_THINK_END,), "thinking", drops=("start", "end"), cuts=cuts)
+
+
+class _UnaskedThoughts:
+    """Drops such thoughts. If they never end, the tag stood in a sentence: all is content."""
+
+    def __init__(self, cuts: Sequence[str]) -> None:
+        self._thoughts = _Thoughts(cuts)
+        self._raw = [_THINK]
+
+    def push(self, text: str) -> tuple[list[AnswerEvent], str | None]:
+        """Take more text."""
+        self._raw.append(text)
+        return [], self._thoughts.push(text)[1]
+
+    def finish(self) -> tuple[list[AnswerEvent], str]:
+        """The text is over."""
+        return [Piece(content="".join(self._raw))], ""
 
 
 class _Stray:

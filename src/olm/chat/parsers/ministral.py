@@ -34,9 +34,8 @@ def _make(inp: ParseInput) -> Parser:
     def open_thoughts(marker: str) -> SectionReader:
         return TextSection((_THINK_END,), "thinking")
 
-    return TextWithSections(
-        {_CALL: open_call, _THINK: open_thoughts}, drops=("before", "behind", "end")
-    )
+    openers = {_THINK: open_thoughts} | ({_CALL: open_call} if inp.tools else {})
+    return TextWithSections(openers, drops=("before", "behind", "end"))
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:

@@ -28,7 +28,7 @@ def _make(inp: ParseInput) -> Parser:
     def open_calls(marker: str) -> SectionReader:
         return PythonSection(writer, _CALLS_END)
 
-    return TextWithSections({_CALLS: open_calls})
+    return TextWithSections({_CALLS: open_calls} if inp.tools else {})
 
 
 def _make_thinking(inp: ParseInput) -> Parser:

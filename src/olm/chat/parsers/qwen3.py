@@ -29,7 +29,8 @@ def _body(inp: ParseInput) -> TextWithSections:
     def open_section(marker: str) -> SectionReader:
         return JsonCall(writer, marker, _CALL_END)
 
-    return TextWithSections({_CALL: open_section}, drops=("before", "behind", "end"))
+    openers = {_CALL: open_section} if inp.tools else {}
+    return TextWithSections(openers, drops=("before", "behind", "end"))
 
 
 def _make_qwen3(inp: ParseInput) -> Parser:
@@ -38,7 +39,9 @@ def _make_qwen3(inp: ParseInput) -> Parser:
 
 def _make_qwen3_thinking(inp: ParseInput) -> Parser:
     """Thinking is on unless the request says no; a prefill changes nothing, as in Ollama."""
-    section = ThinkSection("closed" if inp.think is False else "open", cuts=(_CALL,))
+    section = ThinkSection(
+        "closed" if inp.think is False else "open", cuts=(_CALL,) if inp.tools else ()
+    )
     return ThinkingParser(section, _body(inp))
 
 

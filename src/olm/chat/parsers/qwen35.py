@@ -25,7 +25,7 @@ def _make_thinking(inp: ParseInput) -> Parser:
     The prompt comes first: nemotron's obeys `/no_think` in messages, and does not go on with answers.
     """
     mode = think_mode(inp, is_on=inp.think is not False and not inp.prefill, unsaid="open")
-    section = ThinkSection(mode, cuts=(CALL,))
+    section = ThinkSection(mode, cuts=(CALL,) if inp.tools else ())
     return ThinkingParser(section, _make_coder(inp))
 
 

@@ -35,6 +35,8 @@ _KEY: Final = "<arg_key>"
 _KEY_END: Final = "</arg_key>"
 _VALUE: Final = "<arg_value>"
 _VALUE_END: Final = "</arg_value>"
+_MAX_NAME: Final = 256
+"""Before its first tag a call has a name; what goes on longer is text."""
 ARG_MARKS: Final = (CALL, CALL_END, _KEY, _KEY_END, _VALUE, _VALUE_END)
 
 
@@ -83,6 +85,8 @@ class ArgCalls:
         self._events = []
         if self._step == self._in_json:
             return self._json.finish()
+        if self._step == self._in_name:
+            return self._writer.fail(self._marker), self._behind_marker()
         rest = "".join(self._parts) + self._before.finish()
         if self._step == self._in_doubt:
             self._end_value()
@@ -104,6 +108,8 @@ class ArgCalls:
 
     def _in_name(self, text: str) -> str:
         inside, marker, rest = self._collect(text)
+        if len(inside if marker else "".join(self._parts)) > _MAX_NAME:
+            return self._give_back()
         if not marker:
             return rest
         name, *key = inside.split(None, 1)[:2] or [""]
@@ -114,8 +120,7 @@ class ArgCalls:
         # Where a key's opening tag is missing, the key stands behind the name.
         is_bare = marker in {_KEY_END, _VALUE}
         if not name or len(key) != is_bare or marker == _VALUE_END:
-            self._break(marker, rest)
-            return rest
+            return self._give_back()
         tool = self._tools.get(name)
         self._arguments = StreamedArguments(tool.properties if tool else {})
         self._events += self._writer.start(name)
@@ -132,6 +137,15 @@ class ArgCalls:
         else:
             self._end_call()
         return rest
+
+    def _give_back(self) -> str:
+        """No call has begun: the marker is text, and what stands behind it is read again."""
+        self._events += self._writer.fail(self._marker)
+        self._is_over = True
+        return self._behind_marker()
+
+    def _behind_marker(self) -> str:
+        return "".join(self._raw)[len(self._marker) :]
 
     def _expect_key(self) -> None:
         self._expect(self._in_key, _KEY, _KEY_END, _VALUE, _VALUE_END, self._end)

@@ -18,6 +18,8 @@ from olm.chat.types import AnswerEvent
 __all__ = ["NamedJson", "NamedJsonCalls"]
 
 _BLANKS: Final = " \t\r\n"
+_MAX_NAME: Final = 256
+"""Longer than any name."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +124,11 @@ class NamedJsonCalls:
         part, marker, rest = self._before.push(text)
         self._raw += [part, marker]
         self._value.append(part)
+        if not self._ends and len("".join(self._value)) > _MAX_NAME:
+            # Nothing would end it: the marker is text, and what stands behind it is read again.
+            self._events += self._writer.fail(self._raw[0])
+            self._is_over = True
+            return "".join(self._raw[1:]) + (rest or self._before.finish())
         if not marker:
             return rest
         before, kind, name = "".join(self._value).rpartition(self._syntax.kind or "\0")

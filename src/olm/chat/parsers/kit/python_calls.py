@@ -167,7 +167,7 @@ class PythonCalls:
 class PythonSection:
     """Reads a section of such calls. Its `end` ends it even within quotes: an open quote must not swallow the answer.
 
-    A call that cannot be read fails alone.
+    A call that cannot be read fails alone, without the section's markers, as in Ollama.
     """
 
     def __init__(self, writer: CallWriter, end: str) -> None:
@@ -181,7 +181,8 @@ class PythonSection:
         events = self._events(self._calls.push(inside))
         if not marker:
             return events, None
-        return events + self._events(self._calls.finish()), rest
+        events += self._events(self._calls.finish())
+        return events, rest
 
     def finish(self) -> tuple[list[AnswerEvent], str]:
         """The text is over; calls that are whole have been given out."""

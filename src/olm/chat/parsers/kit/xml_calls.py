@@ -15,6 +15,7 @@ a missing `</parameter>`, a missing `<tool_call>` around a known function, sever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -40,6 +41,9 @@ _FUNCTION: Final = "<function="
 _FUNCTION_END: Final = "</function>"
 _PARAMETER: Final = "<parameter="
 _PARAMETER_END: Final = "</parameter>"
+_TAG_END: Final = re.compile(r"[>\n<]")
+_MAX_TAG: Final = 256
+"""A tag holds a name; what goes on longer is text."""
 _VALUE_ENDS: Final = (
     _PARAMETER_END,
     "\n" + _PARAMETER,
@@ -49,16 +53,15 @@ _VALUE_ENDS: Final = (
 
 
 def text_with_xml_calls(tools: Sequence[Tool], new_id: Callable[[], str]) -> TextWithSections:
-    """Make the parser of content with such calls in it."""
+    """Make the parser of content with such calls in it; without tools there are none."""
     writer = CallWriter(new_id)
     bare = tuple(f"{_FUNCTION}{tool.name}>" for tool in tools)
 
     def open_section(marker: str) -> SectionReader:
         return XmlCalls(writer, tools, marker)
 
-    return TextWithSections(
-        dict.fromkeys((CALL, *bare), open_section), drops=("before", "behind", "end")
-    )
+    markers = (CALL, *bare) if tools else ()
+    return TextWithSections(dict.fromkeys(markers, open_section), drops=("before", "behind", "end"))
 
 
 class XmlCalls:
@@ -74,7 +77,7 @@ class XmlCalls:
         self._held = ""
         self._is_over = False
         self._step = self._before_function
-        self._before = TextBefore((_FUNCTION, CALL_END))
+        self._before = TextBefore(())
         if marker != CALL:
             self._start_call(marker.removeprefix(_FUNCTION).removesuffix(">"))
 
@@ -97,12 +100,17 @@ class XmlCalls:
     # Each step takes text and returns what the next one goes on with.
 
     def _before_function(self, text: str) -> str:
-        _, marker, rest = self._before.push(text)
-        if marker == _FUNCTION:
+        """Wait for the tag of a function. A section that begins otherwise is none: its marker is text."""
+        text = (self._held + text).lstrip()
+        self._held = ""
+        if text.startswith(_FUNCTION):
             self._step = self._in_name
-        elif marker:
-            self._give_up(rest)
-        return rest
+            return text[len(_FUNCTION) :]
+        if _FUNCTION.startswith(text):
+            self._held = text
+            return ""
+        self._give_up(text)
+        return text
 
     def _in_name(self, text: str) -> str:
         return self._in_tag(text, self._start_call)
@@ -112,17 +120,27 @@ class XmlCalls:
 
     def _in_tag(self, text: str, then: Callable[[str], None]) -> str:
         """Collect the inside of a tag; a `<` or a line's end shows that it is none."""
-        head, end, rest = text.partition(">")
-        self._held += head
-        if "<" in head or "\n" in head:
-            self._step, self._before = self._broken, TextBefore((CALL_END,))
+        text, self._held = self._held + text, ""
+        found = _TAG_END.search(text, 0, _MAX_TAG)
+        if found is None and len(text) < _MAX_TAG:
+            self._held = text
+            return ""
+        if found is None or found[0] != ">":
             # The end marker may have begun in what was taken for a tag.
-            held, self._held = self._held, ""
-            return held + end + rest
-        if end:
-            inside, self._held = self._held, ""
-            then(inside.strip())
+            self._break(text)
+            return text
+        rest = text[found.end() :]
+        if inside := text[: found.start()].strip():
+            then(inside)
+        else:
+            self._break(rest)
         return rest
+
+    def _break(self, rest: str) -> None:
+        """Give a call up with everything to its end marker; at once if it has not begun."""
+        self._step, self._before = self._broken, TextBefore((CALL_END,))
+        if not self._writer.is_open:
+            self._give_up(rest)
 
     def _broken(self, text: str) -> str:
         _, marker, rest = self._before.push(text)
@@ -136,9 +154,6 @@ class XmlCalls:
         self._is_over = True
 
     def _start_call(self, name: str) -> None:
-        if not name:
-            self._step, self._before = self._broken, TextBefore((CALL_END,))
-            return
         tool = self._tools.get(name)
         self._arguments = StreamedArguments(tool.properties if tool else {})
         self._events += self._writer.start(name)
@@ -149,7 +164,10 @@ class XmlCalls:
         self._before = TextBefore((_PARAMETER, _FUNCTION_END, CALL_END))
 
     def _between_parameters(self, text: str) -> str:
-        _, marker, rest = self._before.push(text)
+        between, marker, rest = self._before.push(text)
+        if between and not self._arguments.has_any:  # arguments of another form: not to be lost
+            self._step, self._before = self._broken, TextBefore((CALL_END,))
+            return marker + rest
         if marker == _PARAMETER:
             self._step = self._in_key
         elif marker:
