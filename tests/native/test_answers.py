@@ -11,7 +11,6 @@ import pytest
 from olm.chat.parsers import PARSERS, ParseInput, Parser
 from olm.chat.rendering import Rendered
 from olm.chat.tools import read_tools
-from olm.chat.tools import read_tools
 from olm.chat.types import (
     AnswerEvent,
     CallEnd,
