@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from olm.chat.parsers import PARSERS, ParseInput
+from olm.chat.rendering import Rendered
+
 if TYPE_CHECKING:
     from olm.chat.types import TokenLogprob
     from olm.native.engine import Done, Engine, Failed, Progress
+
+
+def plain_rendered(text: str) -> Rendered:
+    """A prompt whose answer is content and nothing else."""
+    given = ParseInput(new_id=str)
+    return Rendered(text=text, make_parser=lambda: PARSERS["passthrough"].make(given))
 
 
 @attrs.define

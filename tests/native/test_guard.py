@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import trio
+from native_kit import plain_rendered
 
+from olm.chat.rendering import Rendered
 from olm.chat.types import ChatMessage, ChatPrompt
 from olm.errors import ModelError, TemplateError
 from olm.native.guard import TemplateStuck, ThreadTemplate, bounded_here, bounded_in_thread
-from olm.native.prompting import Rendered
 
 pytestmark = pytest.mark.native
 
@@ -49,7 +50,7 @@ def test_a_template_without_bounds_is_a_clear_error(backend: Path, source: str) 
     code = """
 import sys
 from pathlib import Path
-from olm.chat.types import ChatMessage
+from olm.chat.types import ChatMessage, ChatPrompt
 from olm.errors import TemplateError
 from olm.native import guard
 from olm.native.chat import ChatTemplate
@@ -58,7 +59,7 @@ guard.TEMPLATE_MEMORY_BYTES = 48 << 20
 initialize(Path(sys.argv[1]))
 def render():
     with ChatTemplate(model, sys.argv[3]) as template:
-        return template.render([ChatMessage("user", "Hello")])
+        return template.render(ChatPrompt((ChatMessage("user", "Hello"),)), new_id=str)
 with Model.load(Path(sys.argv[2])) as model:
     try:
         guard.bounded_in_thread(render)
@@ -95,7 +96,7 @@ class Endless:
     def render(self, prompt: ChatPrompt) -> Rendered:
         self.n_rendered += 1
         self.began.set()
-        return Rendered("text")
+        return plain_rendered("text")
 
 
 async def test_nothing_more_is_rendered_for_a_client_that_is_gone() -> None:

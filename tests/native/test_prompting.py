@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import attrs
 import msgspec
 import pytest
+from native_kit import plain_rendered
 
 from olm.chat.prompt import cut_tokens
+from olm.chat.rendering import Rendered
 from olm.chat.types import ChatMessage, ChatPrompt, Sampling, TextPrompt
 from olm.errors import ContextTooLong
 from olm.native.handles import Model
-from olm.native.prompting import Rendered, fit_inputs, prepare
+from olm.native.prompting import fit_inputs, prepare
 from olm.native.wire import Turn
 
 pytestmark = pytest.mark.native
@@ -37,7 +39,7 @@ class Counting:
 
     def render(self, prompt: ChatPrompt) -> Rendered:
         self.rendered.append(len(prompt.messages))
-        return Rendered("".join(f"<{m.role}>{m.content}\n" for m in prompt.messages))
+        return plain_rendered("".join(f"<{m.role}>{m.content}\n" for m in prompt.messages))
 
 
 @pytest.fixture
