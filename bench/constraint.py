@@ -21,7 +21,7 @@ from typing import Final
 import attrs
 import trio
 from machine import CpuWindow, describe_machine
-from report import markdown_table, pairwise_ratio
+from report import markdown_table, pairwise_ratio, publish
 from serve import model_file
 
 from olm.chat.constraints import answer_grammar
@@ -138,11 +138,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a JSON schema costs a stream.")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--publish", action="store_true", help="put the table into the docs")
     args = parser.parse_args()
     initialize(choose_cpu_variant().path)
     n_pairs, n_tokens = (3, 64) if args.quick else (7, 192)
-    print(f"Machine: {describe_machine()}; {args.threads} threads.\n")
-    print(trio.run(_table, n_pairs, n_tokens, args.threads))
+    table = trio.run(_table, n_pairs, n_tokens, args.threads)
+    text = f"{describe_machine()}; {args.threads} engine thread(s), medians of {n_pairs} pairs.\n\n{table}"
+    print(text)
+    if args.publish:
+        publish("constraint", text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python bench/parse.py            # 5 to 10 seconds
     python bench/parse.py --quick    # shorter answers, fewer parsers
     python bench/parse.py qwen3      # of the named parsers only these
+    python bench/parse.py --publish  # also put the table into docs/performance.md
 
 An answer is thinking, prose, and a call whose argument is long; it comes in pieces of four characters, the size of a token.
 That of a named parser has more prose in the call's place, for each family writes calls its own way.
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from machine import describe_machine
-from report import markdown_table
+from report import markdown_table, publish
 
 from olm.chat.parsers import PARSERS, ParseInput, Parser, ParserFamily
 from olm.chat.tools import read_tools
@@ -142,6 +143,7 @@ def main() -> int:
     )
     arguments.add_argument("names", nargs="*", help="named parsers (default: all)")
     arguments.add_argument("--quick", action="store_true")
+    arguments.add_argument("--publish", action="store_true", help="put the table into the docs")
     args = arguments.parse_args()
     lengths = N_TOKENS_QUICK if args.quick else N_TOKENS
     initialize(choose_cpu_variant().path)
@@ -168,9 +170,13 @@ def main() -> int:
         rows.append(row(f"olm, {name}", cells))
         slow += [name] if max(cells) > LIMIT_US else []
 
-    print(describe_machine())
-    print(f"\nMicroseconds per token; the limit is {LIMIT_US:.0f}.\n")
-    print(markdown_table(["parser", *(f"{n:,} tokens" for n in lengths)], rows))
+    table = markdown_table(["parser", *(f"{n:,} tokens" for n in lengths)], rows)
+    text = (
+        f"{describe_machine()}\n\nMicroseconds per token; the limit is {LIMIT_US:.0f}.\n\n{table}"
+    )
+    print(text)
+    if args.publish:
+        publish("parse", text)
     if slow:
         print(f"\nover the limit: {', '.join(slow)}")
     return 1 if slow else 0
