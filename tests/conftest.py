@@ -8,8 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from kit.daemon import Daemon, run_daemon
+
+# The same examples in every run, and no judgement by the clock: other tests may share the machine.
+settings.register_profile("olm", derandomize=True, deadline=None)
+settings.load_profile("olm")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

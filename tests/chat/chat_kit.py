@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -45,7 +46,8 @@ __all__ = [
 
 Call = tuple[str, dict[str, object]]
 _N_BEGINNINGS = 12
-"""So many beginnings of a sample are read, evenly spread: enough to meet every state, few enough for every sample."""
+_N_CUTS = 120
+"""So many beginnings of a sample and cuts in two are tried, evenly spread: enough for every state and every sample."""
 
 
 def make_tool(name: str, properties: dict[str, object], **more: object) -> Tool:
@@ -239,14 +241,14 @@ def cuts(text: str) -> st.SearchStrategy[list[str]]:
 def rechunk_property(sample: Sample) -> None:
     """Assert that the joined events of a sample do not depend on how its text is cut, and that any beginning is read.
 
-    Every cut in two and the cut into characters are tried; other cuts are drawn by the tests of `test_registry`.
+    Cuts in two and the cut into characters are tried; other cuts are drawn by the tests of `test_registry`.
     """
     text = sample.text
     whole = events_of(make_parser(sample), [text])
 
     answer_of(whole)
     assert events_of(make_parser(sample), list(text)) == whole
-    for at in range(1, len(text)):
+    for at in range(1, len(text), max(1, len(text) // _N_CUTS)):
         assert events_of(make_parser(sample), [text[:at], text[at:]]) == whole, at
     for end in range(0, len(text), max(1, len(text) // _N_BEGINNINGS)):
         beginning = events_of(make_parser(sample), [text[:end]])
@@ -259,13 +261,18 @@ def is_accepted(
 ) -> bool:
     """Say whether a family's grammar of calls accepts a text from the trigger to the end of the last call."""
     assert family.calls is not None
-    rules = "start: calls\n" + family.calls.lark(tools, parallel)
+    matcher = _matcher("start: calls\n" + family.calls.lark(tools, parallel)).deep_copy()
+    taken = matcher.try_consume_tokens(list(text.encode()))
+    return taken == len(text.encode()) and matcher.is_accepting()
+
+
+@cache
+def _matcher(rules: str) -> llguidance.LLMatcher:
     matcher = llguidance.LLMatcher(
         llguidance.LLTokenizer("byte"), llguidance.LLMatcher.grammar_from_lark(rules)
     )
     assert not matcher.is_error(), f"{matcher.get_error()}\n{rules}"
-    taken = matcher.try_consume_tokens(list(text.encode()))
-    return taken == len(text.encode()) and matcher.is_accepting()
+    return matcher
 
 
 def samples() -> list[Sample]:
