@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter
 
 from olm.actors.client import Olm
+from olm.api.access import log_access
 from olm.api.asgi import Api, AsgiApp
 from olm.api.errors import dialect_of, error_body
 from olm.api.guards import Guard, is_loopback
@@ -87,7 +88,9 @@ def create_app(olm: Olm, settings: Settings) -> Api:
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
     guard = Guard(settings.origins, check_host=is_loopback(settings.address))
-    return Api(olm, cast("AsgiApp", quart), guard, system.CONSTANTS)
+    api = Api(olm, cast("AsgiApp", quart), guard, system.CONSTANTS)
+    api.gate.watch(log_access)
+    return api
 
 
 async def _http_error(error: HTTPException) -> QuartResponse:

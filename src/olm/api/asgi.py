@@ -1,8 +1,8 @@
 """The outer ASGI application: everything that holds for all requests, before Quart sees one.
 
-Request ids, Host and CORS rules, header and body limits, drain mode, requests in flight, the access log; and blob
-uploads, which must not pass through Quart. The lifespan is answered here, so that Quart never opens the nursery whose
-crash would end it unnoticed (runtime trap: hypercorn then serves on without lifespan). Routes are in `app`.
+Request ids, Host and CORS rules, header and body limits, drain mode, requests in flight; and blob uploads, which must
+not pass through Quart. The lifespan is answered here, so that Quart never opens the nursery whose crash would end it
+unnoticed (runtime trap: hypercorn then serves on without lifespan). Routes are in `app`, the access log in `access`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from olm.api.gate import CALL_KEY, Buffer, Call, Gate
 from olm.api.guards import Guard
 from olm.api.replies import answer, answer_error
 from olm.errors import InvalidRequest, OlmError, ShuttingDown
-from olm.log import get_logger
 
 __all__ = ["Api", "AsgiApp", "Constant"]
 
@@ -41,8 +40,6 @@ Constant = tuple[Sequence[tuple[bytes, bytes]], bytes]
 
 MAX_HEADERS: Final = 64
 MAX_ID_CHARS: Final = 128
-
-_log = get_logger("access")
 
 
 class AsgiApp(Protocol):
@@ -95,8 +92,6 @@ class Api:
                 await self._admit(scope, headers, call, receive, sender)
             except ClientGone:
                 call.status = 499
-            finally:
-                _log_access(call)
 
     async def _admit(
         self,
@@ -241,21 +236,3 @@ async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> Non
         elif message["type"] == "lifespan.shutdown":
             await send({"type": "lifespan.shutdown.complete"})
             return
-
-
-def _one_line(path: str) -> str:
-    """Escape what could begin a line of its own in the log or steer a terminal: a path comes percent-decoded."""
-    return path if path.isprintable() else path.encode("unicode_escape").decode("ascii")
-
-
-def _log_access(call: Call) -> None:
-    elapsed_ms = (trio.current_time() - call.started_s) * 1e3
-    _log.info(
-        "%s %s status=%d ms=%.1f client=%s id=%s",
-        call.method,
-        _one_line(call.path),
-        call.status,
-        elapsed_ms,
-        call.client,
-        call.id,
-    )

@@ -1,13 +1,15 @@
 """Requests in flight: counting them, draining them, and the memory their bodies may take.
 
-`Call` is what olm knows of one request beside the ASGI scope; it travels in the scope under `CALL_KEY`.
-No HTTP is written here: `olm.api.asgi` answers, `olm.api.serve` decides when to drain.
+`Call` is what olm knows of one request beside the ASGI scope; it travels in the scope under `CALL_KEY`, and deeper
+layers of the API find it with `current_call`. Who wants to know how requests ended watches the gate (`olm.api.access`,
+`olm.api.metrics`). No HTTP is written here: `olm.api.asgi` answers, `olm.api.serve` decides when to drain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 import attrs
@@ -15,12 +17,30 @@ import trio
 
 from olm.errors import Busy
 
-__all__ = ["CALL_KEY", "Buffer", "Call", "Gate"]
+__all__ = ["CALL_KEY", "Buffer", "Call", "Gate", "Usage", "current_call"]
 
 CALL_KEY: Final = "olm.call"
 
 MAX_BUFFERED_BYTES: Final = 192 << 20
 """Bodies held in memory at once, all requests together: three of the largest."""
+
+
+@attrs.define
+class Usage:
+    """What the turns of a request came to; several when it asked for several answers.
+
+    Attributes:
+        model: the shortest form of its name, with its tag.
+        queue_s: longest wait for a slot, the load included. first_s: from arrival to the first event of an answer.
+        n_prompt, n_cached, n_generated: tokens, as in `olm.chat.types.Done`.
+    """
+
+    model: str
+    queue_s: float = 0.0
+    first_s: float | None = None
+    n_prompt: int = 0
+    n_cached: int = 0
+    n_generated: int = 0
 
 
 @attrs.define(eq=False)
@@ -35,6 +55,8 @@ class Call:
         chunk_writer: asks the connection for its direct way for the pieces of a body (see `connection`).
         headers: header fields to add to the answer (request id, CORS).
         status: of the answer, 0 until it starts.
+        route: the rule that matched (`/v1/models/<path:model>`), empty where none did.
+        usage: None for requests that asked no model.
     """
 
     id: str
@@ -48,6 +70,8 @@ class Call:
     user_agent: str = ""
     headers: list[tuple[bytes, bytes]] = attrs.field(factory=list)
     status: int = 0
+    route: str = ""
+    usage: Usage | None = None
     _scope: trio.CancelScope | None = None
     _aborted: str = ""
 
@@ -77,6 +101,15 @@ class Call:
         return round((trio.current_time() - self.started_s) * 1e9)
 
 
+_CURRENT: Final[ContextVar[Call | None]] = ContextVar("olm.api.call", default=None)
+"""A context variable, so that the clients the routes call can be metered without each route handing its call on."""
+
+
+def current_call() -> Call | None:
+    """Find the request that this task works for; None outside of any."""
+    return _CURRENT.get()
+
+
 class Gate:
     """Knows every request in flight. One per server; used from the trio thread only."""
 
@@ -86,6 +119,11 @@ class Gate:
         self._idle.set()
         self._buffered_bytes = 0
         self._draining = False
+        self._watchers: list[Callable[[Call], None]] = []
+
+    def watch(self, ended: Callable[[Call], None]) -> None:
+        """Have a function called with every request that has ended, after its last byte. It must not raise."""
+        self._watchers.append(ended)
 
     @property
     def is_draining(self) -> bool:
@@ -103,11 +141,15 @@ class Gate:
         if not self._calls:
             self._idle = trio.Event()
         self._calls.add(call)
+        token = _CURRENT.set(call)
         try:
             yield
         finally:
+            _CURRENT.reset(token)
             call.buffer.release()
             self._calls.discard(call)
+            for ended in self._watchers:
+                ended(call)
             if not self._calls:
                 self._idle.set()
 

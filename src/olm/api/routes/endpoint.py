@@ -24,7 +24,7 @@ def add(app: Quart, methods: Iterable[str], path: str, handler: Handler) -> None
     app.add_url_rule(
         path,
         endpoint=f"{' '.join(methods)} {path}",
-        view_func=_endpoint(handler),
+        view_func=_endpoint(path, handler),
         methods=list(methods),
         provide_automatic_options=False,
     )
@@ -42,10 +42,11 @@ def empty(status: int = 200) -> Response:
     return response
 
 
-def _endpoint(handler: Handler) -> Callable[..., Awaitable[Response]]:
+def _endpoint(path: str, handler: Handler) -> Callable[..., Awaitable[Response]]:
     async def view(**variables: str) -> Response:
         # Put there by `asgi.Api` before Quart is called; Quart has no typed place for it.
         call = cast("Call", cast("dict[str, object]", request.scope)[CALL_KEY])
+        call.route = path
         response: Response | None = None
         with call.working() as scope:
             try:
