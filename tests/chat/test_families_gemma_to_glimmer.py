@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
-from llguidance import LLMatcher, LLTokenizer
 
-from chat.chat_kit import TOOLS, Sample, answer_of, events_of, make_parser, make_tool
+from chat.chat_kit import TOOLS, Sample, answer_of, events_of, is_accepted, make_parser, make_tool
 from olm.chat.parsers import PARSERS
 from olm.chat.parsers.glimmer import resolve
 from olm.chat.parsers.harmony import Header, read_header
@@ -271,24 +268,8 @@ _CASES = [
 ]  # fmt: skip
 
 
-@cache
-def _tokenizer() -> LLTokenizer:
-    return LLTokenizer("byte")
-
-
-@cache
-def _grammar(parser: str, parallel: bool) -> str:
-    syntax = PARSERS[parser].calls
-    assert syntax is not None
-    grammar = LLMatcher.grammar_from_lark("start: calls\n" + syntax.lark(_GRAMMAR_TOOLS, parallel))
-    assert LLMatcher.validate_grammar(grammar, _tokenizer()) == ""
-    return str(grammar)
-
-
 def _accepts(parser: str, text: str, *, parallel: bool = True) -> bool:
-    matcher = LLMatcher(_tokenizer(), _grammar(parser, parallel))
-    tokens = list(text.encode())
-    return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
+    return is_accepted(PARSERS[parser], text, _GRAMMAR_TOOLS, parallel=parallel)
 
 
 @pytest.mark.parametrize(("parser", "text", "is_good"), _CASES)
