@@ -1,7 +1,8 @@
 """What an error looks like on the wire: status, body and headers for each dialect, in one place.
 
 Ollama: `{"error":"…"}` (spec/ollama §1.1). OpenAI and Anthropic wrap the same message (§2.1, §2.7). The status comes
-from the error itself (`olm.errors`); nothing is logged here.
+from the error itself (`olm.errors`), and so do OpenAI's `param` (the field at fault) and `code`: two details of that
+name. Nothing is logged here.
 """
 
 from __future__ import annotations
@@ -116,6 +117,16 @@ def _bounded(message: str) -> str:
     # What was wrong stands at the end as often as at the beginning.
     half = _MAX_MESSAGE_CHARS // 2
     return f"{message[:half]} ... {message[-half:]}"
+
+
+def _openai_detail(error: OlmError) -> _OpenAIDetail:
+    param, code = error.details.get("param"), error.details.get("code")
+    return _OpenAIDetail(
+        error.message,
+        _OPENAI_TYPES.get(error.http_status, "api_error"),
+        param if isinstance(param, str) else None,
+        code if isinstance(code, str) else None,
+    )
 
 
 def error_line(error: OlmError) -> bytes:

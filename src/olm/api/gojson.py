@@ -271,6 +271,10 @@ class _Fitter:
                 if isinstance(value, bool) or not inside:
                     raise self._mismatch(value, kind, path, literal=True)
                 return value
+            case inspect.FloatType():
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise self._mismatch(value, kind, path)
+                return value
             case _:
                 return _whole_tree(value)
 
@@ -298,7 +302,7 @@ class _Fitter:
                 return ""
             case inspect.StructType():
                 return {}
-            case inspect.IntType():
+            case inspect.IntType() | inspect.FloatType():
                 return 0
             case _:
                 return None
@@ -354,6 +358,8 @@ def _go_type(kind: inspect.Type) -> str:
             return "bool"
         case inspect.IntType():
             return "int"
+        case inspect.FloatType():
+            return "float64"
         case inspect.BytesType():
             return "api.ImageData"
         case inspect.ListType(item_type=item):
