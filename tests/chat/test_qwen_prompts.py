@@ -13,7 +13,7 @@ import pytest
 from chat.chat_kit import make_tool
 from olm.chat.renderers import RENDERERS, RenderInput
 from olm.chat.renderers.kit.chatml import HOW_TO_CALL
-from olm.chat.renderers.qwen3coder import value_text
+from olm.chat.renderers.kit.parts import go_text
 from olm.chat.tools import Tool, read_tools
 from olm.chat.types import ChatMessage, Think, ToolCall
 from olm.errors import InvalidRequest
@@ -273,7 +273,7 @@ def test_qwen3_vl_writes_tools_and_calls_as_json() -> None:
 
 
 def test_values_are_written_as_go_prints_them() -> None:
-    assert [value_text(v) for v in ("a", None, True, 1, 2.5, {"a": "<b>"}, [1, "x"])] == [
+    assert [go_text(v) for v in ("a", None, True, 1, 2.5, {"a": "<b>"}, [1, "x"])] == [
         "a", "null", "true", "1", "2.5", '{"a":"\\u003cb\\u003e"}', '[1,"x"]',
     ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What a parser is, and the table of them: from generated text to content, thinking and tool calls, one family a file.
 
 Parsers are plain objects without I/O or clock: text in, events out, in any pieces. A file of this package registers
-its families with `parser(...)`; nothing else has to be edited. Tools for writing one are in `scan` and `calls`.
+its families with `parser(...)`; nothing else has to be edited. What they are made of: `kit`.
 """
 
 from __future__ import annotations

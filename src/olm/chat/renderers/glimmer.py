@@ -14,8 +14,7 @@ from typing import Final
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
 from olm.chat.renderers.kit.gemma_values import plain
-from olm.chat.renderers.kit.parts import arguments_of, marked
-from olm.chat.renderers.kit.tool_fields import parameter_fields
+from olm.chat.renderers.kit.parts import arguments_of, marked, parameter_fields
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, Think, ToolCall
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import go_json, spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import marked, value_pairs
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 
@@ -94,12 +94,4 @@ def _spaced(tool: Tool) -> str:
 
 
 def _call(call: ToolCall) -> str:
-    pairs = "".join(
-        f"<arg_key>{key}</arg_key><arg_value>{_text(value)}</arg_value>"
-        for key, value in arguments_of(call).items()
-    )
-    return f"<tool_call>{call.name}{pairs}</tool_call>"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else go_json(value)
+    return f"<tool_call>{call.name}{value_pairs(call, go_json)}</tool_call>"

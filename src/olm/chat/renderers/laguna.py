@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.parts import marked, value_pairs
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 
@@ -125,12 +125,5 @@ def _listed(tools: Sequence[Tool]) -> str:
 
 
 def _call(call: ToolCall, *, line_end: str) -> str:
-    pairs = "".join(
-        f"<arg_key>{key}</arg_key>{line_end}<arg_value>{_text(value)}</arg_value>{line_end}"
-        for key, value in arguments_of(call).items()
-    )
+    pairs = value_pairs(call, spaced_json, line_end)
     return f"<tool_call>{call.name}{line_end}{pairs}</tool_call>{line_end}"
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else spaced_json(value)

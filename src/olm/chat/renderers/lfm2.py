@@ -10,8 +10,7 @@ from typing import Final
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.parts import arguments_of, marked
-from olm.chat.renderers.kit.tool_fields import function_fields
+from olm.chat.renderers.kit.parts import arguments_of, function_fields, marked
 from olm.chat.types import ChatMessage, ToolCall
 
 __all__ = ()

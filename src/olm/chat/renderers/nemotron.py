@@ -7,17 +7,17 @@ are written as Python prints them. Of turns before the last question the thinkin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, is_at, turn
-from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, call_text, is_at, more_text, turn
+from olm.chat.renderers.kit.parts import marked
 from olm.chat.tools import Tool
-from olm.chat.types import ChatMessage, ToolCall
+from olm.chat.types import ChatMessage
 
 __all__ = ()
 
@@ -103,20 +103,12 @@ def _assistant_text(message: ChatMessage, around: tuple[str, str], *, is_old: bo
         if is_old and "<think>" in content and "</think>" in content:
             content = _NO_THINKING + content.rpartition("</think>")[2]
         return turn("assistant", content.strip())
-    calls = "".join(_call_text(call) for call in message.tool_calls)
+    calls = "".join(call_text(call, _python_text) + "\n" for call in message.tool_calls)
     if is_old:
         behind = content.rpartition("</think>")[2]
         visible = behind if "</think>" in content else content.partition("<think>")[0]
         content = _NO_THINKING + visible.strip()
     return turn("assistant", f"{content.strip()}\n{calls}")
-
-
-def _call_text(call: ToolCall) -> str:
-    parameters = "".join(
-        f"<parameter={name}>\n{_python_text(value)}\n</parameter>\n"
-        for name, value in arguments_of(call).items()
-    )
-    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>\n"
 
 
 def _result_text(messages: Sequence[ChatMessage], place: int) -> str:
@@ -145,11 +137,13 @@ def _function_text(tool: Tool) -> str:
     parts = [f"\n<function>\n<name>{tool.name}</name>", _described(tool.description)]
     parts.append("\n<parameters>")
     parts += [_parameter_text(name, schema) for name, schema in listed.items()]
-    parts.append(_more_text(parameters, ("type", "properties", "required")))
+    parts.append(more_text(parameters, ("type", "properties", "required"), _python_text))
     if parameters.get("required"):
         parts.append(f"\n<required>{spaced_json(parameters['required'])}</required>")
     parts.append("\n</parameters>")
-    parts.append(_more_text(tool.function, ("type", "name", "description", "parameters")))
+    parts.append(
+        more_text(tool.function, ("type", "name", "description", "parameters"), _python_text)
+    )
     return "".join([*parts, "\n</function>"])
 
 
@@ -163,17 +157,9 @@ def _parameter_text(name: str, schema: object) -> str:
     parts.append(_described(text if isinstance(text, str) else ""))
     if fields.get("enum"):
         parts.append(f"\n<enum>{spaced_json(fields['enum'])}</enum>")
-    parts.append(_more_text(fields, ("name", "type", "description", "enum")))
+    parts.append(more_text(fields, ("name", "type", "description", "enum"), _python_text))
     return "".join([*parts, "\n</parameter>"])
 
 
 def _described(text: str) -> str:
     return f"\n<description>{text.strip()}</description>" if text else ""
-
-
-def _more_text(fields: Mapping[str, object], known: Collection[str]) -> str:
-    return "".join(
-        f"\n<{key}>{_python_text(value)}</{key}>"
-        for key, value in fields.items()
-        if key not in known and value is not None
-    )

@@ -15,10 +15,17 @@ import msgspec
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, is_at, last_question, turn
-from olm.chat.renderers.kit.parts import marked
-from olm.chat.renderers.kit.tool_fields import function_fields
-from olm.chat.renderers.qwen3coder import call_text
+from olm.chat.renderers.kit.chatml import (
+    END,
+    HOW_TO_CALL,
+    START,
+    call_text,
+    is_at,
+    last_question,
+    result_text,
+    turn,
+)
+from olm.chat.renderers.kit.parts import function_fields, go_text, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, Think
 from olm.errors import InvalidRequest
@@ -109,7 +116,7 @@ def _render(
             text = _assistant_text(message, shows_thinking=shows, reads_tags=variant.reads_tags)
             parts.append(text + ("" if place == len(messages) - 1 else END))
         elif message.role == "tool":
-            parts.append(_result_text(messages, place))
+            parts.append(result_text(messages, place))
         elif message.role != "system" and variant.writes_other_roles:
             parts.append(turn(message.role, message.content))
     if messages and messages[-1].role != "assistant":
@@ -141,13 +148,7 @@ def _assistant_text(message: ChatMessage, *, shows_thinking: bool, reads_tags: b
     elif reads_tags and "</think>" in content:
         before, _, after = content.partition("</think>")
         thinking, content = before.rpartition("<think>")[2].strip(), after.lstrip("\n")
-    calls = "\n".join(call_text(call) for call in message.tool_calls)
+    calls = "\n".join(call_text(call, go_text) for call in message.tool_calls)
     between = "\n\n" if calls and content.strip() else ""
     head = f"<think>\n{thinking}\n</think>\n\n" if shows_thinking else ""
     return f"{START}assistant\n{head}{content}{between}{calls}"
-
-
-def _result_text(messages: Sequence[ChatMessage], place: int) -> str:
-    head = "" if is_at(messages, place - 1, "tool") else f"{START}user"
-    tail = "" if is_at(messages, place + 1, "tool") else END
-    return f"{head}\n<tool_response>\n{messages[place].content}\n</tool_response>{tail}"

@@ -1,21 +1,29 @@
 """Prompts of Qwen3-Coder: functions described in tags, calls with a tag for each parameter.
 
 Bytes are those of Ollama's `model/renderers/qwen3coder.go`; keywords of a schema that it drops are written like the
-others. `call_text` and `value_text` also serve qwen3.5.
+others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
-from olm.chat.jsontext import compact_json, go_json
+from olm.chat.jsontext import compact_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.chatml import END, HOW_TO_CALL, START, is_at, turn
-from olm.chat.renderers.kit.parts import arguments_of, marked
+from olm.chat.renderers.kit.chatml import (
+    END,
+    HOW_TO_CALL,
+    START,
+    call_text,
+    more_text,
+    result_text,
+    turn,
+)
+from olm.chat.renderers.kit.parts import go_text, marked
 from olm.chat.tools import Tool
-from olm.chat.types import ChatMessage, ToolCall
+from olm.chat.types import ChatMessage
 
-__all__ = ["call_text", "value_text"]
+__all__ = ()
 
 _SYSTEM = "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
 
@@ -36,30 +44,17 @@ def _render(inp: RenderInput) -> str:
 def _message_text(messages: Sequence[ChatMessage], place: int) -> str:
     message = messages[place]
     if message.role == "tool":
-        head = "" if is_at(messages, place - 1, "tool") else f"{START}user\n"
-        tail = "" if is_at(messages, place + 1, "tool") else END
-        return f"{head}<tool_response>\n{message.content}\n</tool_response>\n{tail}"
+        return result_text(messages, place, before_end="\n")
     if message.role != "assistant":
         return turn(message.role, message.content)
     if message.tool_calls:
         content = message.content + "\n" if message.content else ""
-        return turn("assistant", content + "".join("\n" + call_text(c) for c in message.tool_calls))
+        return turn(
+            "assistant",
+            content + "".join("\n" + call_text(c, go_text) for c in message.tool_calls),
+        )
     is_prefill = place == len(messages) - 1
     return f"{START}assistant\n{message.content}" + ("" if is_prefill else END)
-
-
-def call_text(call: ToolCall) -> str:
-    """Write a call as the models do."""
-    parameters = "".join(
-        f"<parameter={name}>\n{value_text(value)}\n</parameter>\n"
-        for name, value in arguments_of(call).items()
-    )
-    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
-
-
-def value_text(value: object) -> str:
-    """Write a value as Go prints it: text bare, everything else as JSON."""
-    return value if isinstance(value, str) else go_json(value)
 
 
 def _tools_text(tools: Sequence[Tool]) -> str:
@@ -77,7 +72,7 @@ def _function_text(tool: Tool) -> str:
     properties = parameters.get("properties")
     listed = properties if isinstance(properties, dict) else {}
     inner = "".join(_parameter_text(name, schema) for name, schema in listed.items())
-    inner += _more_text(parameters, ("type", "properties"))
+    inner += more_text(parameters, ("type", "properties"), go_text)
     return (
         f"\n<function>\n<name>{tool.name}</name>{described}"
         f"\n<parameters>{inner}\n</parameters>\n</function>"
@@ -94,12 +89,4 @@ def _parameter_text(name: str, schema: object) -> str:
         parts.append(f"\n<type>{type_text}</type>")
     if text:
         parts.append(f"\n<description>{text}</description>")
-    return "".join([*parts, _more_text(fields, ("type", "description")), "\n</parameter>"])
-
-
-def _more_text(fields: Mapping[str, object], known: Collection[str]) -> str:
-    return "".join(
-        f"\n<{key}>{value_text(value)}</{key}>"
-        for key, value in fields.items()
-        if key not in known and value is not None
-    )
+    return "".join([*parts, more_text(fields, ("type", "description"), go_text), "\n</parameter>"])

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from olm.chat.jsontext import spaced_json
 from olm.chat.renderers.base import RenderInput, renderer
-from olm.chat.renderers.kit.chatml import END, START, is_at, last_question, turn
-from olm.chat.renderers.kit.parts import arguments_of, marked
-from olm.chat.renderers.kit.tool_fields import function_fields
+from olm.chat.renderers.kit.chatml import END, START, is_at, last_question, result_text, turn
+from olm.chat.renderers.kit.parts import arguments_of, function_fields, marked
 from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 
@@ -52,7 +51,7 @@ def _render(inp: RenderInput, *, thinks: bool) -> str:
             shows = thinks and is_recent and (is_last or bool(message.thinking))
             parts.append(_assistant_text(message, shows_thinking=shows) + ("" if is_last else END))
         elif message.role == "tool":
-            parts.append(_result_text(messages, place))
+            parts.append(result_text(messages, place))
     if messages and messages[-1].role != "assistant":
         parts.append(f"{START}assistant\n" + ("<think>\n" if thinks else ""))
     return "".join(parts)
@@ -83,9 +82,3 @@ def _call_text(call: ToolCall) -> str:
     arguments = spaced_json(arguments_of(call))
     name = spaced_json(call.name)
     return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
-
-
-def _result_text(messages: Sequence[ChatMessage], place: int) -> str:
-    head = "" if is_at(messages, place - 1, "tool") else f"{START}user"
-    tail = "" if is_at(messages, place + 1, "tool") else END
-    return f"{head}\n<tool_response>\n{messages[place].content}\n</tool_response>{tail}"

@@ -1,16 +1,27 @@
-"""What the prompts of Qwen and Nemotron have in common: ChatML turns, how to call a function, where the last question is.
+"""What the prompts of Qwen and Nemotron have in common: turns, calls with tags and how to write them, tools' results.
 
 The texts are those of the models' own chat templates, as Ollama's renderers carry them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
-from olm.chat.types import ChatMessage
+from olm.chat.renderers.kit.parts import arguments_of
+from olm.chat.types import ChatMessage, ToolCall
 
-__all__ = ["END", "HOW_TO_CALL", "START", "is_at", "last_question", "turn"]
+__all__ = [
+    "END",
+    "HOW_TO_CALL",
+    "START",
+    "call_text",
+    "is_at",
+    "last_question",
+    "more_text",
+    "result_text",
+    "turn",
+]
 
 START: Final = "<|im_start|>"
 END: Final = "<|im_end|>\n"
@@ -59,3 +70,30 @@ def last_question(messages: Sequence[ChatMessage]) -> int | None:
         if messages[place].role == "user" and not is_result:
             return place
     return None
+
+
+def call_text(call: ToolCall, write: Callable[[object], str]) -> str:
+    """Write a call with a tag for each parameter, its values by `write`."""
+    parameters = "".join(
+        f"<parameter={name}>\n{write(value)}\n</parameter>\n"
+        for name, value in arguments_of(call).items()
+    )
+    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
+
+
+def more_text(
+    fields: Mapping[str, object], known: Collection[str], write: Callable[[object], str]
+) -> str:
+    """Write the fields of a schema that are not `known`, each in a tag of its name."""
+    return "".join(
+        f"\n<{key}>{write(value)}</{key}>"
+        for key, value in fields.items()
+        if key not in known and value is not None
+    )
+
+
+def result_text(messages: Sequence[ChatMessage], place: int, before_end: str = "") -> str:
+    """Write a tool's result; those that follow each other share one turn of the user."""
+    head = "" if is_at(messages, place - 1, "tool") else f"{START}user"
+    tail = "" if is_at(messages, place + 1, "tool") else before_end + END
+    return f"{head}\n<tool_response>\n{messages[place].content}\n</tool_response>{tail}"

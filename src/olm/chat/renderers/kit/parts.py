@@ -1,19 +1,26 @@
-"""What renderers of several families share: messages with their media marks in place, arguments of calls as values.
-
-No family's own words or tokens: these are in the family's file.
-"""
+"""Messages with their media marks in place, arguments of calls as values, fields of tools as Ollama's JSON has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from olm.chat.jsontext import go_json
 from olm.chat.media import with_marks
+from olm.chat.tools import Tool
 from olm.chat.types import ChatMessage, ToolCall
 from olm.errors import InvalidRequest
 
-__all__ = ["arguments_of", "marked"]
+__all__ = [
+    "arguments_of",
+    "function_fields",
+    "go_text",
+    "marked",
+    "parameter_fields",
+    "text_or",
+    "value_pairs",
+]
 
 
 def marked(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -53,3 +60,41 @@ def _as_go_prints(value: object) -> object:
     if isinstance(value, list):
         return [_as_go_prints(item) for item in value]
     return value
+
+
+def text_or(write: Callable[[object], str], value: object) -> str:
+    """Write text bare and every other value by `write`."""
+    return value if isinstance(value, str) else write(value)
+
+
+def go_text(value: object) -> str:
+    """Write a value as Go prints it: text bare, everything else as JSON."""
+    return text_or(go_json, value)
+
+
+def value_pairs(call: ToolCall, write: Callable[[object], str], line_end: str = "") -> str:
+    """Write the arguments of a call as GLM and Laguna do: a tag for each key and one for its value."""
+    return "".join(
+        f"<arg_key>{key}</arg_key>{line_end}<arg_value>{text_or(write, value)}</arg_value>{line_end}"
+        for key, value in arguments_of(call).items()
+    )
+
+
+def function_fields(tool: Tool) -> dict[str, object]:
+    """List the fields of a tool's function as Go's marshalling of Ollama's structs gives them; no empty description.
+
+    `parameters` is always there, and `properties` in it is null when a client gave none (`api/types.go`, commit fb30760).
+    """
+    fields = {**tool.function, "parameters": parameter_fields(tool)}
+    if not fields.get("description"):
+        fields.pop("description", None)
+    return fields
+
+
+def parameter_fields(tool: Tool) -> dict[str, object]:
+    """List the fields of a tool's `parameters` so, in Ollama's order."""
+    found = tool.function.get("parameters")
+    given = found if isinstance(found, dict) else {}
+    ordered = {key: given[key] for key in ("type", "$defs", "items", "required") if key in given}
+    ordered = {"type": "", **ordered, "properties": given.get("properties")}
+    return {**ordered, **{key: value for key, value in given.items() if key not in ordered}}
