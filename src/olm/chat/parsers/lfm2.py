@@ -13,8 +13,14 @@ from olm.chat.jsontext import compact_json
 from olm.chat.parsers.base import CallSyntax, ParseInput, Parser, ParserFamily, parser
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.parsers.kit.json_calls import JsonCallList
-from olm.chat.parsers.kit.lark import json_value, literal, members, required_of, section_rules
-from olm.chat.parsers.kit.python_calls import Begun, Ended, PythonCalls, PythonSection, read_calls
+from olm.chat.parsers.kit.python_calls import (
+    Begun,
+    Ended,
+    PythonCalls,
+    PythonSection,
+    python_call_rules,
+    read_calls,
+)
 from olm.chat.parsers.kit.sections import SectionReader, TextWithSections
 from olm.chat.parsers.kit.thinking import ThinkingParser, ThinkSection
 from olm.chat.tools import Tool
@@ -135,23 +141,8 @@ def _body(inp: ParseInput, *, drops: Sequence[Literal["start"]] = ()) -> Parser:
 
 
 def _lark(tools: Sequence[Tool], parallel: bool) -> str:
-    rules: list[str] = []
-    calls = []
-    for tool in tools:
-        needed = required_of(tool.parameters)
-        written = [
-            f"{literal(name + '=')} {json_value(schema, tool.parameters)}"
-            for name, schema in tool.properties.items()
-        ]
-        arguments = members(rules, written, [name in needed for name in tool.properties], "/, ?/")
-        calls.append(f'{literal(tool.name + "(")} {arguments} ")"')
-    return section_rules(
-        literal(_CALLS + "["),
-        calls,
-        literal("]" + _CALLS_END),
-        parallel=parallel,
-        between="/, ?/",
-        extra=rules,
+    return python_call_rules(
+        tools, _CALLS + "[", "]" + _CALLS_END, parallel=parallel, between="/, ?/"
     )
 
 

@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
 
 from olm.chat.jsontext import compact_json
 from olm.chat.parsers.kit.calls import CallWriter
+from olm.chat.parsers.kit.lark import json_value, literal, members, required_of, section_rules
 from olm.chat.parsers.kit.sections import TextBefore
+from olm.chat.tools import Tool
 from olm.chat.types import AnswerEvent
 
-__all__ = ["Begun", "Ended", "Junk", "PythonCalls", "PythonSection", "read_arguments", "read_calls"]
+__all__ = [
+    "Begun",
+    "Ended",
+    "Junk",
+    "PythonCalls",
+    "PythonSection",
+    "python_call_rules",
+    "read_arguments",
+    "read_calls",
+]
 
 _BETWEEN: Final = re.compile(r"[\s,;\[\]]*")
 _BLANKS: Final = re.compile(r"\s*")
@@ -335,3 +346,27 @@ def _plain(word: str) -> object:
     if _NUMBER.fullmatch(word) and math.isfinite(number := float(word)):
         return number
     return word
+
+
+def python_call_rules(
+    tools: Sequence[Tool], begin: str, end: str, *, parallel: bool, between: str
+) -> str:
+    """Write the grammar of such calls in a section: arguments in the order of the schema, their values as JSON.
+
+    Args:
+        begin, end: what stands around the calls, as text.
+        between: an expression that stands between two calls.
+    """
+    rules: list[str] = []
+    calls = []
+    for tool in tools:
+        needed = required_of(tool.parameters)
+        written = [
+            f"{literal(name + '=')} {json_value(schema, tool.parameters)}"
+            for name, schema in tool.properties.items()
+        ]
+        arguments = members(rules, written, [name in needed for name in tool.properties], "/, ?/")
+        calls.append(f'{literal(tool.name + "(")} {arguments} ")"')
+    return section_rules(
+        literal(begin), calls, literal(end), parallel=parallel, between=between, extra=rules
+    )
