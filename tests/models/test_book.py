@@ -287,11 +287,11 @@ def test_draining_refuses_the_waiting_and_the_new_but_not_the_running() -> None:
 def test_rows_tell_when_a_model_goes() -> None:
     book = make_book(keep_alive_s=10.0)
     _runner, ticket = load(book)
-    assert [row.expires_s for row in book.rows(5.0)] == [10.0]
+    assert [row.expires_s for row in book.rows(5.0).values()] == [10.0]
 
     book.leave(ticket, 6.0)
 
-    assert [row.expires_s for row in book.rows(8.0)] == [8.0]
+    assert [row.expires_s for row in book.rows(8.0).values()] == [8.0]
 
 
 class BookMachine(RuleBasedStateMachine):

@@ -10,7 +10,9 @@ holds back later requests that would need one too (they could take its room for 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
@@ -149,7 +151,7 @@ class Book:
         self._runners: dict[int, _Runner] = {}
         self._waiting: dict[int, _Ticket] = {}
         self._active: dict[int, _Ticket] = {}
-        self._next_id = 1
+        self._ids = count(1)
         self._mean_turn_s = _TURN_GUESS_S
         self._draining = False
 
@@ -165,7 +167,7 @@ class Book:
             raise ShuttingDown(SHUTDOWN_TEXT, retry_after_s=_RETRY_MIN_S)
         if len(self._waiting) >= self._max_queue and not self._has_free_slot(demand):
             raise Busy(BUSY_TEXT, retry_after_s=self._retry_after_s())
-        ticket_id = self._new_id()
+        ticket_id = next(self._ids)
         self._waiting[ticket_id] = _Ticket(demand)
         return ticket_id
 
@@ -235,6 +237,11 @@ class Book:
         """Tickets in the queue."""
         return len(self._waiting)
 
+    def busy(self) -> tuple[Counter[str], Counter[int]]:
+        """Count those who wait, by the name of their model, and the turns that run, by runner."""
+        waiting = Counter(ticket.demand.model.name for ticket in self._waiting.values())
+        return waiting, Counter({r.runner_id: r.n_active for r in self._runners.values()})
+
     def next_deadline_s(self) -> float:
         """When the next idle model expires; infinite when none does."""
         return min(
@@ -242,14 +249,10 @@ class Book:
             default=math.inf,
         )
 
-    def rows(self, now_s: float) -> list[LoadedModel]:
-        """The rows of `ps`, the longest-lived first."""
-        rows = [
-            _row(runner, runner.info, now_s)
-            for runner in self._runners.values()
-            if runner.info is not None
-        ]
-        return sorted(rows, key=lambda row: -row.expires_s)
+    def rows(self, now_s: float) -> dict[int, LoadedModel]:
+        """The rows of `ps` by runner, the longest-lived first."""
+        rows = [(i, _row(r, r.info, now_s)) for i, r in self._runners.items() if r.info]
+        return dict(sorted(rows, key=lambda item: -item[1].expires_s))
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -289,7 +292,7 @@ class Book:
         plan = self._room_for(demand)
         if plan is None:
             return None
-        runner = _Runner(self._new_id(), demand.model, plan, self._keep_alive_s)
+        runner = _Runner(next(self._ids), demand.model, plan, self._keep_alive_s)
         self._runners[runner.runner_id] = runner
         return StartRunner(runner.runner_id, demand.model, plan)
 
@@ -371,10 +374,6 @@ class Book:
         slots = sum(r.n_slots for r in self._runners.values()) or 1
         guess = self._mean_turn_s * (len(self._waiting) + 1) / slots / 2
         return float(math.ceil(min(max(guess, _RETRY_MIN_S), _RETRY_MAX_S)))
-
-    def _new_id(self) -> int:
-        self._next_id += 1
-        return self._next_id
 
 
 def _one_slot(model: StoredModel, wanted: LoadOptions, policy: Policy) -> LoadPlan:

@@ -8,6 +8,7 @@ model is loaded is the runner's.
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import assert_never
@@ -33,6 +34,7 @@ from olm.actors.runtime import (
     handles,
     streams,
 )
+from olm.actors.stats import ModelCounts, RunnerStats, SchedulerStats, Stats
 from olm.errors import ActorError, ActorStopped, LoadFailed, OlmError, RunnerCrashed
 from olm.log import get_logger
 from olm.native.wire import Loaded
@@ -114,8 +116,9 @@ class _Waiter:
 
 @attrs.define
 class _Run:
-    """A runner's task: `scope` is cancelled to stop it; `ready` is set once it is loaded."""
+    """A runner's task: `scope` is cancelled to stop it; `ready` is set once it is loaded; `counts` are its model's."""
 
+    counts: ModelCounts
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ready: Ready | None = None
 
@@ -133,6 +136,7 @@ class Scheduler(Actor):
         )
         self._waiters: dict[int, _Waiter] = {}
         self._runs: dict[int, _Run] = {}
+        self._counts: defaultdict[str, ModelCounts] = defaultdict(ModelCounts)
         self._timer = trio.CancelScope()
         self._drains: list[Reply[None]] = []
 
@@ -160,7 +164,19 @@ class Scheduler(Actor):
     @handles(ListLoaded)
     def list_loaded(self, _: ListLoaded) -> tuple[LoadedModel, ...]:
         """See `ListLoaded`."""
-        return tuple(self._book.rows(trio.current_time()))
+        return tuple(self._book.rows(trio.current_time()).values())
+
+    @handles(Stats)
+    def stats(self, _: Stats) -> SchedulerStats:
+        """See `Stats`."""
+        waiting, active = self._book.busy()
+        runners = [
+            RunnerStats(row, ready.info, active[runner_id], ready.worker)
+            for runner_id, row in self._book.rows(trio.current_time()).items()
+            if (ready := self._runs[runner_id].ready) is not None
+        ]
+        counts = {name: counts.copy() for name, counts in self._counts.items()}
+        return SchedulerStats(waiting, runners, counts)
 
     @handles(Expire)
     def expire(self, msg: Expire) -> None:
@@ -190,10 +206,14 @@ class Scheduler(Actor):
                 case Refuse():
                     self._refuse([action])
                 case StartRunner():
-                    run = self._runs[action.runner_id] = _Run()
+                    run = _Run(self._counts[action.model.name])
+                    self._runs[action.runner_id] = run
                     self.nursery.start_soon(self._run_runner, action, run)
                 case StopRunner(runner_id, reason):
-                    self._runs[runner_id].scope.cancel(reason)
+                    run = self._runs[runner_id]
+                    run.scope.cancel(reason)
+                    if run.ready is not None:
+                        run.counts.n_stops[reason] += 1
                     _log.info("stopping runner=%d: %s", runner_id, reason)
                 case _:
                     assert_never(action)
@@ -221,6 +241,7 @@ class Scheduler(Actor):
         """Have a runner from its start to its end; `run.scope` is cancelled to end it."""
         runners = self._config.runners()
         spec = self._config.runner_spec(start)
+        started_s = trio.current_time()
         with run.scope:
             try:
                 runner = await runners.start_child(spec)
@@ -229,13 +250,17 @@ class Scheduler(Actor):
                 Exception
             ) as exc:  # whatever it is, those who wait get an answer and the other models live on
                 error = _load_error(exc)
+                run.counts.n_failures += 1
                 _log.error("load failed model=%s: %s", start.model.name, error, exc_info=_bug(exc))
                 self._refuse(self._book.failed(start.runner_id, error))
             else:
                 run.ready = ready
+                run.counts.n_loads += 1
+                run.counts.load_s += trio.current_time() - started_s
                 self._book.loaded(start.runner_id, ready.info, ready.pid, trio.current_time())
                 self._pump()
                 await runner.stopped()
+                run.counts.n_crashes += 1
         await runners.stop_child(spec.name, "unloaded")
         del self._runs[start.runner_id]
         self._book.gone(start.runner_id)
