@@ -15,12 +15,20 @@ from olm.chat.constraints import answer_grammar
 from olm.chat.grammar import AnswerGrammar
 from olm.chat.rendering import Rendered, ThinkTags, ToolGrammar
 from olm.chat.tools import read_tools
-from olm.chat.types import ChatPrompt, Sampling
+from olm.chat.types import ChatPrompt, Constraint, Sampling
+from olm.errors import InvalidRequest
 from olm.native.engine import Engine, ThinkingLimits
 from olm.native.prompting import Prepared
 from olm.native.wire import Turn
 
 __all__ = ["EngineRequest", "engine_request", "grammar_size_bytes"]
+
+_MAX_GRAMMAR_CHARS: Final = 1 << 16
+"""Longest grammar of a request in Lark or GBNF. Compiling one costs up to the square of its length (100 000 alternatives in
+800 kB: 46 s), and those of other requests wait for it; grammars of whole programming languages have 20 kB."""
+
+_MAX_TOOLS_CHARS: Final = 1 << 18
+"""Longest grammar of tools; 200 real ones come to some 100 kB. With more, calls are read but not held to their schemas."""
 
 _GBNF_BYTES: Final = 1 << 16
 """What GBNF counts for: it is translated by slow code that is imported when it is first needed."""
@@ -56,6 +64,7 @@ def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
         InvalidRequest: the form or the tools that the turn asks for cannot be.
         NotSupported: calls are required of a model whose syntax is not known.
     """
+    _check_length(turn.constraint)
     rendered = prepared.rendered
     if rendered is None:
         return EngineRequest(
@@ -91,7 +100,7 @@ def _grammar(turn: Turn, rendered: Rendered) -> AnswerGrammar | None:
     prompt = turn.prompt
     if not (isinstance(prompt, ChatPrompt) and prompt.tools_json):
         return answer_grammar(turn.constraint, headers=rendered.content_headers)
-    return answer_grammar(
+    grammar = answer_grammar(
         turn.constraint,
         calls=rendered.calls,
         tools=read_tools(prompt.tools_json),
@@ -99,6 +108,20 @@ def _grammar(turn: Turn, rendered: Rendered) -> AnswerGrammar | None:
         parallel=prompt.parallel_tool_calls,
         headers=rendered.content_headers,
     )
+    # Nobody asked for this one: where calls only may come, the request does not fail because of it.
+    if grammar is not None and grammar.triggers and len(grammar.text) > _MAX_TOOLS_CHARS:
+        return None
+    return grammar
+
+
+def _check_length(wanted: Constraint | None) -> None:
+    if wanted is None or wanted.kind not in ("lark", "gbnf"):
+        return
+    n_chars = len(wanted.text)
+    if n_chars > _MAX_GRAMMAR_CHARS:
+        raise InvalidRequest(
+            f"the grammar has {n_chars} characters, at most {_MAX_GRAMMAR_CHARS} are allowed"
+        )
 
 
 def _limits(tags: ThinkTags | None, budget: int) -> ThinkingLimits | None:
