@@ -111,18 +111,6 @@ async def test_status_says_there_is_no_cloud(client: MemoryClient) -> None:
             403,
             '{"error":"ollama cloud is disabled: account lookup is unavailable"}',
         ),
-        (
-            "POST",
-            "/v1/chat/completions",
-            501,
-            '{"error":{"message":"the OpenAI API: not supported yet","type":"api_error","param":null,"code":null}}',
-        ),
-        (
-            "GET",
-            "/v1/models/library/tiny",
-            501,
-            '{"error":{"message":"the OpenAI API: not supported yet","type":"api_error","param":null,"code":null}}',
-        ),
     ],
 )
 async def test_what_is_not_there_yet_says_so_in_its_dialect(

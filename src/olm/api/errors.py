@@ -13,7 +13,15 @@ import msgspec
 import trio
 
 from olm.api.encoding import to_json
-from olm.errors import Busy, OlmError, ShuttingDown, first_error
+from olm.errors import (
+    Busy,
+    ContextTooLong,
+    ModelNotFound,
+    NativeError,
+    OlmError,
+    ShuttingDown,
+    first_error,
+)
 from olm.log import get_logger
 
 __all__ = [
@@ -75,6 +83,11 @@ class _AnthropicError(msgspec.Struct):
 
 
 _OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
+_OPENAI_CODES: Final = (
+    (ModelNotFound, "model_not_found"),
+    (ContextTooLong, "context_length_exceeded"),
+)
+"""OpenAI's codes that clients act on. Ollama leaves the code null."""
 _ANTHROPIC_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -104,8 +117,7 @@ def error_body(error: OlmError, dialect: Dialect = "ollama", request_id: str = "
         case "ollama":
             return to_json(_OllamaError(message))
         case "openai":
-            kind = _OPENAI_TYPES.get(status, "api_error")
-            return to_json(_OpenAIError(_OpenAIDetail(message, kind)))
+            return to_json(_OpenAIError(_openai_detail(error)))
         case "anthropic":
             kind = _ANTHROPIC_TYPES.get(status, "api_error")
             return to_json(_AnthropicError("error", _AnthropicDetail(kind, message), request_id))
@@ -120,13 +132,15 @@ def _bounded(message: str) -> str:
 
 
 def _openai_detail(error: OlmError) -> _OpenAIDetail:
-    param, code = error.details.get("param"), error.details.get("code")
-    return _OpenAIDetail(
-        error.message,
-        _OPENAI_TYPES.get(error.http_status, "api_error"),
-        param if isinstance(param, str) else None,
-        code if isinstance(code, str) else None,
-    )
+    """`param` and `code` come from the error's details, else from what it is. An engine's `code` is its own affair."""
+    kind = _OPENAI_TYPES.get(error.http_status, "api_error")
+    code = next((code for cls, code in _OPENAI_CODES if isinstance(error, cls)), None)
+    param = "model" if isinstance(error, ModelNotFound) else None
+    if not isinstance(error, NativeError):
+        given_param, given_code = error.details.get("param"), error.details.get("code")
+        param = given_param if isinstance(given_param, str) else param
+        code = given_code if isinstance(given_code, str) else code
+    return _OpenAIDetail(_bounded(error.message), kind, param, code)
 
 
 def error_line(error: OlmError) -> bytes:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from quart_trio.wrappers import TrioResponse
 
 from olm.actors.client import Progress, Turn
-from olm.api.dialects.ollama_events import Form
 from olm.api.encoding import to_json
 from olm.api.errors import (
     SHUTTING_DOWN,
@@ -34,6 +33,7 @@ from olm.errors import OlmError, ShuttingDown
 __all__ = [
     "NDJSON",
     "Framing",
+    "LineForm",
     "StreamResponse",
     "Work",
     "progress_json",
@@ -55,6 +55,13 @@ class Framing:
 
 
 NDJSON: Final = Framing(b"application/x-ndjson", lambda error, _: error_line(error))
+
+
+class LineForm(Protocol):
+    """Writes the events of one turn as lines of a stream, in a dialect's form; made anew for each turn."""
+
+    def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
+        """The line of an event, or several, empty for one that says nothing. Raises OlmError for a cancelled turn."""
 
 
 class StreamResponse(TrioResponse):
@@ -127,7 +134,7 @@ def _body(data: bytes, *, more: bool) -> HTTPResponseBodyEvent:
 
 @asynccontextmanager
 async def turn_lines(
-    turn: AbstractAsyncContextManager[Turn], form: Form, call: Call
+    turn: AbstractAsyncContextManager[Turn], form: LineForm, call: Call
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Open a turn as lines in a dialect's form."""
     async with turn as events:
@@ -137,7 +144,7 @@ async def turn_lines(
 class _TurnLines:
     """The lines of one turn. Events that are already waiting come in one batch, each still its own line."""
 
-    def __init__(self, turn: Turn, form: Form, call: Call) -> None:
+    def __init__(self, turn: Turn, form: LineForm, call: Call) -> None:
         self._turn = turn
         self._line = form.line
         self._total_ns = call.elapsed_ns

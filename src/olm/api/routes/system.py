@@ -23,11 +23,8 @@ OLLAMA_VERSION: Final = "0.33.0"
 _NOT_YET: Final = (
     ("POST", "/api/pull", "pulling models"),
     ("POST", "/api/push", "pushing models"),
-    ("POST", "/v1/chat/completions", "the OpenAI API"),
     ("POST", "/v1/completions", "the OpenAI API"),
     ("POST", "/v1/embeddings", "the OpenAI API"),
-    ("GET", "/v1/models", "the OpenAI API"),
-    ("GET", "/v1/models/<path:model>", "the OpenAI API"),
     ("POST", "/v1/responses", "the OpenAI API"),
     ("POST", "/v1/audio/transcriptions", "audio"),
     ("POST", "/v1/messages", "the Anthropic API"),

@@ -1,0 +1,122 @@
+"""OpenAI's chat requests as `ChatRequest`s, one for each choice that is wanted. Pure.
+
+The order of the checks is Ollama's: messages, stop, effort, then the model (spec/ollama §2.2, commit fb30760). Messages
+are translated in `openai_chat_messages`, answers in `openai_events`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from olm.actors.client import ChatRequest
+from olm.api import schemas_openai as wire
+from olm.api.dialects.openai_chat_messages import chat_messages
+from olm.api.dialects.openai_common import (
+    checked_count,
+    each_choice,
+    form_of_answer,
+    model_name,
+    sampling_options,
+    stop_strings,
+    think_of,
+    top_logprobs,
+)
+from olm.api.dialects.tools import Tools, read_tools, tool_choice
+from olm.api.gojson import check_values
+from olm.chat.types import ToolChoice
+from olm.errors import InvalidRequest
+from olm.units import parse_keep_alive
+
+__all__ = ["chat_requests"]
+
+_NONE_GIVEN: Final = "[] is too short - 'messages'"
+
+
+def chat_requests(request: wire.ChatCompletionRequest) -> list[ChatRequest]:
+    """Translate `/v1/chat/completions`.
+
+    Raises:
+        InvalidRequest: with Ollama's text and status where it takes the field, else with olm's own.
+    """
+    if not request.messages:
+        raise InvalidRequest(_NONE_GIVEN, param="messages")
+    messages = chat_messages(request.messages)
+    options = sampling_options(request)
+    if request.max_completion_tokens is not None:
+        options["num_predict"] = request.max_completion_tokens
+    stop = stop_strings(request.stop, strict=False)
+    if stop is not None:
+        options["stop"] = stop
+    think, constraint = think_of(request), form_of_answer(request)
+    n_choices = checked_count(request.n, param="n")
+    n_top = top_logprobs(request.top_logprobs, param="top_logprobs")
+    tools, choice = _tools(request)
+    first = ChatRequest(
+        model=model_name(request.model),
+        messages=messages,
+        tools_json=tools.text,
+        tool_choice=choice,
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        template_kwargs_json=_kwargs(request.chat_template_kwargs),
+        constraint=constraint,
+        think=think,
+        options=options,
+        keep_alive_s=parse_keep_alive(request.keep_alive),
+        n_logprobs=n_top if request.logprobs else -1,
+    )
+    return each_choice(first, n_choices)
+
+
+def _tools(request: wire.ChatCompletionRequest) -> tuple[Tools, ToolChoice]:
+    try:
+        tools = read_tools(request.tools)
+    except InvalidRequest as exc:
+        raise InvalidRequest(exc.message, param="tools") from exc
+    try:
+        match request.tool_choice:
+            case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(allowed)}}:
+                tools = _only(tools, [_allowed_name(entry) for entry in allowed])
+                return tools, tool_choice(mode, tools)
+            case value:
+                return tools, tool_choice(value, tools)
+    except InvalidRequest as exc:
+        raise InvalidRequest(exc.message, param="tool_choice") from exc
+
+
+def _allowed_name(entry: object) -> str:
+    match entry:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return name
+        case _:
+            shown = json.dumps(entry, ensure_ascii=False)[:200]
+            raise InvalidRequest(f"invalid tool_choice: {shown} does not name a function")
+
+
+def _only(tools: Tools, allowed: Sequence[str]) -> Tools:
+    """Leave out the tools that may not be called, as if they had not been sent."""
+    unknown = next((name for name in allowed if name not in tools.names), None)
+    if unknown is not None:
+        shown = json.dumps(unknown, ensure_ascii=False)
+        raise InvalidRequest(f"tool_choice: {shown} is not among the tools")
+    entries = msgspec.json.decode(tools.text or "[]", type=list[msgspec.Raw])
+    kept = [
+        (name, entry)
+        for name, entry in zip(tools.names, entries, strict=True)
+        if name in set(allowed)
+    ]
+    if not kept:
+        return Tools()
+    text = msgspec.json.encode([entry for _, entry in kept]).decode()
+    return Tools(text, tuple(name for name, _ in kept))
+
+
+def _kwargs(given: Mapping[str, object] | None) -> str:
+    if not given:
+        return ""
+    text = msgspec.json.encode(given)
+    check_values(text)
+    return text.decode()
