@@ -26,6 +26,8 @@ from olm.actors.client import (
     Olm,
     Progress,
     RenderedPrompt,
+    RerankRequest,
+    RerankResult,
     ShowResult,
     StoredModel,
 )
@@ -145,6 +147,7 @@ class FakeModels:
         self.load_ns = 41_234_567
         self.enter_error: Exception | None = None
         self.vector: tuple[float, ...] = (0.01, -0.0017)
+        self.score: Callable[[str, str], float] = lambda query, text: text.count(query) / 10
         self.rendered = RenderedPrompt("user: Hello")
         self.requests: list[object] = []
         self.n_running = 0
@@ -225,6 +228,17 @@ class FakeModels:
             LoadedModel(m.name, m.digest, m.details, m.size_bytes, 0, 2048, 300.0)
             for m in await self.store.list()
         ]
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        self.requests.append(request)
+        await self._check(request.model)
+        scores = [self.score(request.query, text) for text in request.documents]
+        return RerankResult(scores, 8 * len(request.documents), 1_019_500)
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        self.requests.append(("count", request))
+        await self._check(request.model)
+        return sum(len(message.content.split()) for message in request.messages)
 
     async def _check(self, model: str) -> None:
         await trio.lowlevel.checkpoint()

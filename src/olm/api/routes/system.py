@@ -24,10 +24,7 @@ _NOT_YET: Final = (
     ("POST", "/api/pull", "pulling models"),
     ("POST", "/api/push", "pushing models"),
     ("POST", "/v1/completions", "the OpenAI API"),
-    ("POST", "/v1/embeddings", "the OpenAI API"),
     ("POST", "/v1/responses", "the OpenAI API"),
-    ("POST", "/v1/audio/transcriptions", "audio"),
-    ("POST", "/v1/messages", "the Anthropic API"),
 )
 _CLOUD: Final = (
     ("POST", "/api/me", "account lookup is unavailable"),
