@@ -125,7 +125,7 @@ async def test_anthropics_refusal_has_their_envelope(client: MemoryClient) -> No
     reply = await client.request("POST", "/v1/messages", {}, {"X-Request-Id": "req-7"})
 
     assert reply.text == (
-        '{"type":"error","error":{"type":"api_error","message":"the Anthropic API: not supported yet"},'
+        '{"type":"error","error":{"type":"invalid_request_error","message":"model is required"},'
         '"request_id":"req-7"}'
     )
 

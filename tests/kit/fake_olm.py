@@ -31,6 +31,7 @@ from olm.actors.client import (
     ShowResult,
     StoredModel,
 )
+from olm.actors.stats import SchedulerStats, Snapshot
 from olm.chat.types import (
     CallArguments,
     CallEnd,
@@ -41,7 +42,8 @@ from olm.chat.types import (
     ToolCall,
     TurnEvent,
 )
-from olm.errors import DigestMismatch, InvalidName, ModelNotFound
+from olm.errors import DigestMismatch, InvalidName, ModelNotFound, OlmError
+from olm.native.wire import WorkerStats
 from olm.store.names import ModelName
 
 __all__ = [
@@ -412,3 +414,12 @@ class FakeOlm:
         self.models = FakeModels(self.store)
         self.jobs = FakeJobs(self.store)
         self.clients = Olm(store=self.store, models=self.models, jobs=self.jobs)
+        self.stats: SchedulerStats | OlmError = SchedulerStats({}, (), {})
+        self.engines: dict[str, WorkerStats] = {}
+
+    async def snapshot(self) -> Snapshot:
+        """What the actors behind would have counted."""
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.stats, OlmError):
+            raise self.stats
+        return Snapshot(self.stats, self.engines)

@@ -24,7 +24,7 @@ from olm.api.access import log_access
 from olm.api.asgi import Api, AsgiApp
 from olm.api.errors import dialect_of, error_body
 from olm.api.guards import Guard, is_loopback
-from olm.api.routes import create, embed, generate, models, openai, system
+from olm.api.routes import anthropic, create, embed, generate, models, openai, system
 from olm.api.streaming import StreamResponse
 from olm.config import Settings
 from olm.errors import OlmError
@@ -84,7 +84,7 @@ def create_app(olm: Olm, settings: Settings) -> Api:
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     quart.url_map.merge_slashes = False
     quart.url_map.redirect_defaults = False
-    for group in (system, models, generate, embed, create, openai):
+    for group in (system, models, generate, embed, create, openai, anthropic):
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
     guard = Guard(settings.origins, check_host=is_loopback(settings.address))
