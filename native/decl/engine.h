@@ -57,8 +57,8 @@ int olm_engine_event_fd(olm_engine *engine, int *fd);
  *   1 PROGRESS   a = prompt tokens done, b = prompt tokens, c = of these cached
  *   2 PIECE      tokens, text; extra = logprobs if asked for
  *   3 DONE       as PIECE for what was held back; reason 0 stop, 1 length, 2 cancelled; a = prompt tokens, b = cached,
- *                c = generated (without the end token), d = the end token + 1 or 0; then 2 x u64 before the
- *                logprobs in extra: prompt_ns, eval_ns
+ *                c = generated (without the end token), d = the end token + 1 or 0, e = place of the stop string in the
+ *                request's "stop" + 1 or 0; then 2 x u64 before the logprobs in extra: prompt_ns, eval_ns
  *   4 FAILED     code = error code, text = message
  *   5 EMBEDDING  a = vectors, b = floats each, c = tokens in all; extra = f32[a][b]
  * logprobs: per token, f32 logprob, u16 n_bytes, u16 n_top, bytes; then n_top times f32 logprob, u16 n_bytes, bytes. */

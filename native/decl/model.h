@@ -18,8 +18,9 @@ int olm_model_load(const char *json, olm_load_state *state, olm_model **out);
 void olm_model_free(olm_model *model);
 
 /* JSON object: arch, description, n_params, size_bytes, n_ctx_train, n_embd, n_embd_out, n_layer, n_head, n_head_kv,
- * n_swa, n_vocab, vocab_type, pooling, has_encoder, has_decoder, is_recurrent, is_hybrid, has_chat_template, add_bos,
- * add_eos, bos, eos, eot, eog (all end tokens), n_adapters. Tokens that the vocabulary lacks are -1. */
+ * n_swa, n_vocab, vocab_type, pooling, can_rank, has_encoder, has_decoder, is_recurrent, is_hybrid, has_chat_template, add_bos,
+ * add_eos, bos, eos, eot, sep, add_sep, eog (all end tokens), n_adapters, rerank_template ("" if there is none).
+ * Tokens that the vocabulary lacks are -1. */
 int olm_model_info_json(olm_model *model, char **out);
 
 /* All scalar metadata as a JSON object of strings. */

@@ -6,7 +6,7 @@ int olm_test_greedy(olm_model *model, const int32_t *tokens, size_t n_tokens, in
                     int32_t **out, size_t *n_out);
 
 /* Run chunks of bytes through the text stage. JSON: {"stop": ["…"], "chunks": ["hex…"]};
- * out: {"pieces": ["…"], "stopped": bool}. */
+ * out: {"pieces": ["…"], "stopped": bool, "stop": its place in the list or -1}. */
 int olm_test_text(const char *json, char **out);
 
 /* Sample n times from a row of logits as a request with this JSON would, the taken tokens fed back.

@@ -1,6 +1,7 @@
 // Loading a model, and its facts.
 #include "model.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <future>
@@ -8,6 +9,7 @@
 #include "args.hpp"
 #include "backend.hpp"
 #include "errors.hpp"
+#include "gguf.h"
 #include "log.hpp"
 
 namespace olm {
@@ -115,6 +117,38 @@ void load_adapters(Model & model, const common_json & adapters) {
     }
 }
 
+std::string meta(const llama_model * model, const char * key) {
+    char      small[256];
+    const int n = llama_model_meta_val_str(model, key, small, sizeof small);
+    if (n < 0) {
+        return "";
+    }
+    if (n < static_cast<int>(sizeof small)) {
+        return std::string(small, n);
+    }
+    std::string large(n + 1, '\0');
+    llama_model_meta_val_str(model, key, large.data(), large.size());
+    large.resize(n);
+    return large;
+}
+
+// The pooling that the file names, -1 if it names none.
+int pooling_of(const llama_model * model) {
+    const std::string pooling = meta(model, (meta(model, "general.architecture") + ".pooling_type").c_str());
+    return pooling.empty() ? -1 : std::atoi(pooling.c_str());
+}
+
+// Whether one of the files has the tensors of a classifier. llama.cpp does not tell, and without them it would give
+// the first numbers of a hidden state as scores.
+bool has_head(const std::vector<std::string> & paths) {
+    return std::any_of(paths.begin(), paths.end(), [](const std::string & path) {
+        const std::unique_ptr<gguf_context, void (*)(gguf_context *)> file(
+            gguf_init_from_file(path.c_str(), {/*.no_alloc=*/true, /*.ctx=*/nullptr}), gguf_free);
+        return file && (gguf_find_tensor(file.get(), "cls.weight") >= 0 ||
+                        gguf_find_tensor(file.get(), "cls.output.weight") >= 0);
+    });
+}
+
 std::shared_ptr<Model> load(const Args & args, olm_load_state * state) {
     require_backend();
     const std::vector<std::string> paths     = paths_of(args);
@@ -145,22 +179,8 @@ std::shared_ptr<Model> load(const Args & args, olm_load_state * state) {
         throw Error(OLM_E_MODEL_LOAD, errors_since(mark, "llama.cpp gives no reason"));
     }
     load_adapters(*model, args.array("adapters"));
+    model->can_rank = pooling_of(model->llama()) == LLAMA_POOLING_TYPE_RANK && has_head(paths);
     return model;
-}
-
-std::string meta(const llama_model * model, const char * key) {
-    char      small[256];
-    const int n = llama_model_meta_val_str(model, key, small, sizeof small);
-    if (n < 0) {
-        return "";
-    }
-    if (n < static_cast<int>(sizeof small)) {
-        return std::string(small, n);
-    }
-    std::string large(n + 1, '\0');
-    llama_model_meta_val_str(model, key, large.data(), large.size());
-    large.resize(n);
-    return large;
 }
 
 // Reads entry i through one of the *_by_index functions, which tell the whole length however small the buffer is.
@@ -200,11 +220,10 @@ common_json info(const Model & model) {
     const llama_vocab * vocab  = model.vocab();
     char                description[128];
     llama_model_desc(handle, description, sizeof description);
-    const std::string arch    = meta(handle, "general.architecture");
-    const std::string pooling = meta(handle, (arch + ".pooling_type").c_str());
+    const char *        rerank = llama_model_chat_template(handle, "rerank");
 
     common_json facts = common_json::object();
-    facts["arch"]              = arch;
+    facts["arch"]              = meta(handle, "general.architecture");
     facts["description"]       = std::string(description);
     facts["n_params"]          = llama_model_n_params(handle);
     facts["size_bytes"]        = llama_model_size(handle);
@@ -219,7 +238,8 @@ common_json info(const Model & model) {
     facts["n_swa"]             = llama_model_n_swa(handle);
     facts["n_vocab"]           = llama_vocab_n_tokens(vocab);
     facts["vocab_type"]        = std::string(vocab_type_name(llama_vocab_type(vocab)));
-    facts["pooling"]           = pooling.empty() ? -1 : std::atoi(pooling.c_str());
+    facts["pooling"]           = pooling_of(handle);
+    facts["can_rank"]          = model.can_rank;
     facts["has_encoder"]       = llama_model_has_encoder(handle);
     facts["has_decoder"]       = llama_model_has_decoder(handle);
     facts["is_recurrent"]      = llama_model_is_recurrent(handle);
@@ -230,8 +250,11 @@ common_json info(const Model & model) {
     facts["bos"]               = llama_vocab_bos(vocab);
     facts["eos"]               = llama_vocab_eos(vocab);
     facts["eot"]               = llama_vocab_eot(vocab);
+    facts["sep"]               = llama_vocab_sep(vocab);
+    facts["add_sep"]           = llama_vocab_get_add_sep(vocab);
     facts["eog"]               = end_tokens(vocab);
     facts["n_adapters"]        = static_cast<int>(model.adapters.size());
+    facts["rerank_template"]   = rerank == nullptr ? std::string() : std::string(rerank);
     return facts;
 }
 

@@ -22,6 +22,7 @@ struct Model {
     std::unique_ptr<llama_model, ModelCloser> handle;
     std::vector<Adapter>                      adapters;
     bool                                      vocab_only = false;
+    bool                                      can_rank   = false;  // it has a ranking head
 
     llama_model * llama() const { return handle.get(); }
     const llama_vocab * vocab() const { return llama_model_get_vocab(handle.get()); }

@@ -177,6 +177,7 @@ void Sequence::push_done(Outbox & outbox) {
     event.numbers[1] = n_cached_;
     event.numbers[2] = n_generated_;
     event.numbers[3] = end_token_ + 1;
+    event.numbers[4] = text_.stopped_by() + 1;
     event.tokens     = &new_tokens_;
     event.text       = new_text_;
     event.extra      = extra;

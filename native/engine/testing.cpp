@@ -90,6 +90,7 @@ int olm_test_text(const char * json, char ** out) {
         common_json result = common_json::object();
         result["pieces"]   = pieces;
         result["stopped"]  = stopped;
+        result["stop"]     = stage.stopped_by();
         *out               = olm::copy_text(result.dump());
     });
 }

@@ -82,9 +82,7 @@ size_t open_tail(std::string_view bytes) {
     return 0;
 }
 
-TextStage::TextStage(std::vector<std::string> stops) : stops_(std::move(stops)) {
-    stops_.erase(std::remove(stops_.begin(), stops_.end(), ""), stops_.end());
-}
+TextStage::TextStage(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
 bool TextStage::push(std::string_view bytes, std::string & out) {
     held_.append(bytes);
@@ -93,7 +91,11 @@ bool TextStage::push(std::string_view bytes, std::string & out) {
     size_t first_end   = std::string::npos;
     size_t first_start = 0;
     size_t keep        = 0;
-    for (const std::string & stop : stops_) {
+    for (size_t i = 0; i < stops_.size(); i++) {
+        const std::string & stop = stops_[i];
+        if (stop.empty()) {
+            continue;
+        }
         const size_t start = held_.find(stop);
         if (start == std::string::npos) {
             keep = std::max(keep, begun(held_, stop));
@@ -103,6 +105,7 @@ bool TextStage::push(std::string_view bytes, std::string & out) {
         if (end < first_end || (end == first_end && start < first_start)) {
             first_end   = end;
             first_start = start;
+            stopped_by_ = static_cast<int>(i);
         }
     }
     if (first_end != std::string::npos) {

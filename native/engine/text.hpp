@@ -16,12 +16,16 @@ class TextStage {
     // what follows it are dropped, and nothing may be pushed after that.
     bool push(std::string_view bytes, std::string & out);
 
+    // The place, in the list given, of the stop string that was complete; -1 while there is none.
+    int stopped_by() const { return stopped_by_; }
+
     // The sequence ended otherwise: what was held back is text after all.
     void finish(std::string & out);
 
   private:
     std::vector<std::string> stops_;
     std::string              held_;
+    int                      stopped_by_ = -1;
 };
 
 // Appends `bytes`, every ill-formed part replaced by U+FFFD as Unicode 3.9 recommends ("maximal subparts").

@@ -85,7 +85,7 @@ async def test_a_turn_is_pieces_and_one_done(open_worker: OpenWorker) -> None:
     assert (loaded.n_ctx, loaded.n_parallel) == (N_CTX, 2)
     *pieces, done = events
     assert isinstance(done, Done)
-    assert all(isinstance(piece, Piece) and piece.content for piece in pieces)
+    assert all(isinstance(piece, Piece) and piece.content + piece.thinking for piece in pieces)
     assert done.reason == "stop"
     assert done.n_generated >= len(pieces) > 0
     assert done.n_prompt > 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -20,28 +21,39 @@ from olm.actors.client import (
     GenerateRequest,
     LoadedModel,
     RenderedPrompt,
+    RerankRequest,
+    RerankResult,
     StoreClient,
     StoredModel,
 )
 from olm.actors.runner import CRASH_TEXT
-from olm.actors.runtime import Address, Stream
+from olm.actors.runtime import Address, Message, Stream
 from olm.actors.scheduler import Acquire, Drain, Expire, Lease, ListLoaded
 from olm.actors.turns import (
     TurnPlan,
     check_thinking,
+    checked_tokens,
+    embed_message,
     embed_result,
     plan_chat,
     plan_embed,
     plan_generate,
+    plan_rerank,
+    rerank_message,
     turn_message,
 )
 from olm.chat.media import media_of
 from olm.chat.options import load_options, merge_options
-from olm.chat.types import ChatPrompt, Think, TurnEvent
+from olm.chat.types import ChatPrompt, Prompt, Think, TurnEvent
 from olm.errors import ActorStopped, RunnerCrashed
-from olm.native.wire import Embed, Embedded, Render
+from olm.native.wire import CountTokens, Detokenize, Pieces, Render, Tokenize
 
 __all__ = ["Models", "RunningTurn"]
+
+R = TypeVar("R")
+
+MEDIUM_TOKENS: Final = 768
+"""What a picture or a sound counts for before an encoder has seen it: Ollama's guess (spec/ollama §1.10)."""
 
 
 class RunningTurn:
@@ -99,31 +111,50 @@ class Models:
         else:
             plan = plan_generate(request, model)
         async with self._lease(Demand(model, plan.load, request.keep_alive_s)) as (lease, _):
-            try:
-                text = await lease.worker.ask(Render(plan.prompt, plan.truncate))
-            except ActorStopped as exc:
-                raise RunnerCrashed(CRASH_TEXT) from exc
-        messages = plan.prompt.messages if isinstance(plan.prompt, ChatPrompt) else ()
-        return RenderedPrompt(text, len(media_of(messages)))
+            text = await _ask(lease, Render(plan.prompt, plan.truncate))
+        return RenderedPrompt(text, len(_media(plan.prompt)))
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts; see `ModelsClient.embed`. Without inputs the model is only loaded."""
         model = await self.store.get(request.model)
-        options = plan_embed(request, model)
+        options, message = plan_embed(request, model), embed_message(request)
         async with self._lease(Demand(model, options, request.keep_alive_s)) as (lease, load_ns):
             if not request.inputs:
                 return EmbedResult((), 0, load_ns)
-            try:
-                embedded: Embedded = await lease.worker.ask(
-                    Embed(
-                        inputs=tuple(request.inputs),
-                        truncate=request.truncate,
-                        normalize=request.normalize,
-                    )
-                )
-            except ActorStopped as exc:
-                raise RunnerCrashed(CRASH_TEXT) from exc
+            embedded = await _ask(lease, message)
         return embed_result(embedded, dimensions=request.dimensions, load_ns=load_ns)
+
+    async def rerank(self, request: RerankRequest) -> RerankResult:
+        """Score documents; see `ModelsClient.rerank`. Without documents the model is only loaded."""
+        model = await self.store.get(request.model)
+        options, message = plan_rerank(request, model), rerank_message(request)
+        async with self._lease(Demand(model, options, request.keep_alive_s)) as (lease, load_ns):
+            if not request.documents:
+                return RerankResult((), 0, load_ns)
+            ranked = await _ask(lease, message)
+        return RerankResult(ranked.scores, sum(ranked.n_tokens), load_ns)
+
+    async def tokenize(
+        self, model: str, text: str, *, add_special: bool = True, parse_special: bool = True
+    ) -> Sequence[int]:
+        """Turn text into tokens; see `ModelsClient.tokenize`."""
+        return await self._ask_model(model, Tokenize(text, add_special, parse_special))
+
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        """Turn tokens into text; see `ModelsClient.detokenize`."""
+        return await self._ask_model(model, Detokenize(checked_tokens(tokens)))
+
+    async def pieces(self, model: str, tokens: Sequence[int]) -> Sequence[bytes]:
+        """Give the bytes of each token, which need not be whole UTF-8. Raises InvalidRequest for unknown tokens."""
+        return await self._ask_model(model, Pieces(checked_tokens(tokens)))
+
+    async def count_tokens(self, request: ChatRequest) -> int:
+        """Count the tokens of a chat's whole prompt; see `ModelsClient.count_tokens`."""
+        model = await self.store.get(request.model)
+        plan = plan_chat(request, model)
+        async with self._lease(Demand(model, plan.load, request.keep_alive_s)) as (lease, _):
+            n_tokens = await _ask(lease, CountTokens(plan.prompt))
+        return n_tokens + MEDIUM_TOKENS * len(_media(plan.prompt))
 
     async def load(
         self,
@@ -152,6 +183,13 @@ class Models:
     async def drain(self) -> None:
         """Refuse new work and wait until what runs has ended; the caller bounds the wait."""
         await self.scheduler.ask(Drain())
+
+    async def _ask_model(self, name: str, message: Message[R]) -> R:
+        """Ask a model whose options are its own, and whose keep-alive stays as it is."""
+        model = await self.store.get(name)
+        options = load_options(merge_options(model.parameters, {}))
+        async with self._lease(Demand(model, options)) as (lease, _):
+            return await _ask(lease, message)
 
     @asynccontextmanager
     async def _lease(self, demand: Demand) -> AsyncIterator[tuple[Lease, int]]:
@@ -182,3 +220,15 @@ class Models:
             yield events
         finally:
             events.close()
+
+
+async def _ask(lease: Lease, message: Message[R]) -> R:
+    """Ask a worker; one that is gone is a crash to the caller."""
+    try:
+        return await lease.worker.ask(message)
+    except ActorStopped as exc:
+        raise RunnerCrashed(CRASH_TEXT) from exc
+
+
+def _media(prompt: Prompt) -> Sequence[bytes]:
+    return media_of(prompt.messages) if isinstance(prompt, ChatPrompt) else ()

@@ -20,6 +20,7 @@ from olm.actors.client import (
     EmbedRequest,
     EmbedResult,
     GenerateRequest,
+    RerankRequest,
     StoredModel,
 )
 from olm.chat.media import kind_of, media_of
@@ -49,14 +50,21 @@ from olm.native import wire
 __all__ = [
     "TurnPlan",
     "check_thinking",
+    "checked_tokens",
+    "embed_message",
     "embed_result",
     "plan_chat",
     "plan_embed",
     "plan_generate",
+    "plan_rerank",
+    "rerank_message",
     "turn_message",
 ]
 
 _HARMONY: Final = ("gptoss", "gpt-oss")
+
+_TOKEN_END: Final = 1 << 31
+"""llama.cpp numbers tokens in 32 bits, the negative ones of no meaning."""
 
 _PREDICT_CONTEXTS: Final = 10
 """num_predict is bounded by this many contexts, also when it is unlimited (Ollama, spec §1.7)."""
@@ -68,6 +76,8 @@ class TurnPlan:
 
     Attributes:
         load: load-time options that the request or the Modelfile set; None where nobody did.
+        tell_stop: the stop strings are the request's own, so its answer names the one that ended it. Those of a Modelfile
+            stand for a template's, and are an ordinary end.
     """
 
     prompt: Prompt
@@ -77,6 +87,7 @@ class TurnPlan:
     truncate: bool = True
     shift: bool = True
     want_context: bool = False
+    tell_stop: bool = False
 
 
 def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
@@ -108,6 +119,7 @@ def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
         constraint=request.constraint,
         truncate=request.truncate,
         shift=request.shift,
+        tell_stop=bool(request.options.get("stop")),
     )
 
 
@@ -115,10 +127,13 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
     """Check a completion request against its model and lay out its prompt.
 
     Raises:
-        InvalidRequest: `raw` together with template, system or context. Else as `plan_chat`.
+        InvalidRequest: `raw` together with template, system or context, tokens as a prompt without it. Else as
+        `plan_chat`.
     """
     if request.raw and (request.template or request.system or request.context):
         raise InvalidRequest("raw mode does not support template, system, or context")
+    if request.prompt_tokens and not request.raw:
+        raise InvalidRequest("a prompt of tokens needs raw mode")
     check_thinking(model, request.model, request.think)
     _check_completion(model, request.model, "generate")
     if request.suffix:
@@ -132,6 +147,7 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
         truncate=request.truncate,
         shift=request.shift,
         want_context=not request.raw,
+        tell_stop=bool(request.options.get("stop")),
     )
 
 
@@ -145,9 +161,47 @@ def check_thinking(model: StoredModel, asked: str, think: Think | None) -> None:
         raise NotSupported(f'"{asked}" does not support thinking')
 
 
+def checked_tokens(tokens: Sequence[int]) -> tuple[int, ...]:
+    """Refuse what no vocabulary can have, before it meets a C integer; the worker knows the model's own.
+
+    Raises:
+        InvalidRequest: it names the token.
+    """
+    for at, token in enumerate(tokens):
+        if not 0 <= token < _TOKEN_END:
+            raise InvalidRequest(f"token {token} at place {at} is not in any model's vocabulary")
+    return tuple(tokens)
+
+
 def plan_embed(request: EmbedRequest, model: StoredModel) -> LoadOptions:
     """Merge the options of an embedding request. Raises InvalidOption."""
     return load_options(merge_options(model.parameters, request.options))
+
+
+def embed_message(request: EmbedRequest) -> wire.Embed:
+    """Write an embedding request as the worker's message. Raises InvalidRequest for tokens that cannot be."""
+    inputs = (
+        given if isinstance(given, str) else checked_tokens(given) for given in request.inputs
+    )
+    return wire.Embed(inputs=tuple(inputs), truncate=request.truncate, normalize=request.normalize)
+
+
+def plan_rerank(request: RerankRequest, model: StoredModel) -> LoadOptions:
+    """Merge the options of a ranking request.
+
+    Raises:
+        NotSupported: the model cannot be a ranking one: its file names no pooling. InvalidOption.
+    """
+    if "embedding" not in model.capabilities:
+        raise NotSupported(f"{model.full_name} does not support reranking")
+    return load_options(merge_options(model.parameters, request.options))
+
+
+def rerank_message(request: RerankRequest) -> wire.Rerank:
+    """Write a ranking request as the worker's message."""
+    return wire.Rerank(
+        query=request.query, documents=tuple(request.documents), truncate=request.truncate
+    )
 
 
 def turn_message(plan: TurnPlan, *, n_ctx: int) -> wire.Turn:
@@ -172,6 +226,7 @@ def turn_message(plan: TurnPlan, *, n_ctx: int) -> wire.Turn:
         truncate=plan.truncate,
         shift=plan.shift,
         want_context=plan.want_context,
+        tell_stop=plan.tell_stop,
     )
 
 
@@ -199,11 +254,11 @@ def _unit(row: array[float]) -> array[float]:
 
 
 def _completion_prompt(request: GenerateRequest, model: StoredModel) -> Prompt:
-    context = tuple(request.context)
+    context = checked_tokens(request.context)
     if request.raw:
         if request.images:
             raise NotYetSupported("images are not supported yet")
-        return TextPrompt(text=request.prompt)
+        return TextPrompt(text=request.prompt, context=checked_tokens(request.prompt_tokens))
     style = PromptStyle(template=request.template) if request.template else _style(model)
     if request.suffix:
         return InfillPrompt(request.prompt, request.suffix, style, context)

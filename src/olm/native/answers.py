@@ -31,12 +31,14 @@ _log = get_logger("worker")
 class TurnAnswer:
     """A running turn: writes the engine's events as the chat's own, its text taken apart by the parser of the turn."""
 
-    __slots__ = ("_context", "_malformed", "_parser", "_truncated", "feed")
+    __slots__ = ("_context", "_malformed", "_parser", "_stops", "_truncated", "feed")
 
     def __init__(self, feed: Feed, msg: wire.Turn, prepared: Prepared) -> None:
         self.feed = feed
         self._truncated = prepared.truncated
         self._context = list(prepared.tokens) if msg.want_context else None
+        # The engine's list of stops begins with these; a template's own come behind, and are not told.
+        self._stops = msg.sampling.stop if msg.tell_stop else ()
         self._parser = _parser(prepared)
         self._malformed = False
 
@@ -101,6 +103,7 @@ class TurnAnswer:
             context=tuple(self._context or ()),
             truncated=self._truncated,
             malformed=self._malformed,
+            stop=self._stops[event.stop] if 0 <= event.stop < len(self._stops) else "",
         )
 
 

@@ -40,6 +40,7 @@ class Done(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         end_token: the end token that was drawn, -1 if it ended otherwise. It is not counted in n_generated.
+        stop: the place of the stop string that ended it in the request's `stop`, -1 if none did.
         prompt_ns: from the first step to the first token; eval_ns: from there to the end.
     """
 
@@ -54,6 +55,7 @@ class Done(msgspec.Struct, frozen=True, gc=False):
     end_token: int
     prompt_ns: int
     eval_ns: int
+    stop: int = -1
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -113,7 +115,7 @@ def decode_frame(frame: bytes) -> list[Event]:
     events: list[Event] = []
     at = 0
     while at < len(frame):
-        size, kind, reason, code, request, n_tokens, n_text, n_extra, a, b, c, d, _ = (
+        size, kind, reason, code, request, n_tokens, n_text, n_extra, a, b, c, d, e = (
             _HEADER.unpack_from(frame, at)
         )
         tokens_at = at + _HEADER.size
@@ -146,6 +148,7 @@ def decode_frame(frame: bytes) -> list[Event]:
                         d - 1,
                         prompt_ns,
                         eval_ns,
+                        e - 1,
                     )
                 )
             case 4:

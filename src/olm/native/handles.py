@@ -131,7 +131,10 @@ class LoadState:
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """Facts of a loaded model. Token ids that the vocabulary lacks are -1; `pooling` -1 is "not named"."""
+    """Facts of a loaded model. Token ids that the vocabulary lacks are -1; `pooling` -1 is "not named".
+
+    `can_rank`: it scores texts instead of giving vectors. `rerank_template`: what a ranking model reads, with `{query}` and `{document}`; empty when it has none of its own.
+    """
 
     arch: str
     description: str
@@ -147,6 +150,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     n_vocab: int
     vocab_type: str
     pooling: int
+    can_rank: bool
     has_encoder: bool
     has_decoder: bool
     is_recurrent: bool
@@ -157,8 +161,11 @@ class ModelInfo(msgspec.Struct, frozen=True):
     bos: int
     eos: int
     eot: int
+    sep: int
+    add_sep: bool
     eog: tuple[int, ...]
     n_adapters: int
+    rerank_template: str
 
 
 class Model(Handle):

@@ -13,6 +13,7 @@ from typing import Final, Protocol, assert_never
 import attrs
 import msgspec
 
+from olm.chat.media import mark, media_of
 from olm.chat.prompt import (
     EMBED_TOO_LONG,
     PROMPT_TOO_LONG,
@@ -22,21 +23,28 @@ from olm.chat.prompt import (
 )
 from olm.chat.rendering import Rendered
 from olm.chat.types import ChatMessage, ChatPrompt, InfillPrompt, Prompt, TextPrompt
-from olm.errors import ContextTooLong
+from olm.errors import ContextTooLong, InvalidRequest, ModelError
 from olm.native.wire import Turn
 
 __all__ = [
     "Prepared",
     "Template",
     "Tokenizer",
+    "check_given",
+    "check_tokenizer",
+    "count_tokens",
     "fit_inputs",
     "prepare",
     "prompt_size_bytes",
     "runs_go_template",
+    "tokenize_head",
 ]
 
 _CUT_CHARS: Final = 6
 """Characters of a token that are tried first for the ends of a text that is too long; doubled where too few."""
+
+_NO_CONTEXT: Final = 1 << 40
+"""More tokens than any text has: nothing is cut."""
 
 _CUT_MARGIN: Final = 32
 """Tokens next to such a cut that are not trusted: special tokens, halves of words."""
@@ -115,6 +123,43 @@ def prepare(turn: Turn, *, n_ctx: int, tokenizer: Tokenizer, template: Template)
         prepared.tokens, n_ctx=n_ctx, n_keep=turn.sampling.n_keep, add_bos=tokenizer.add_bos
     )
     return attrs.evolve(prepared, tokens=tokens, truncated=True)
+
+
+def count_tokens(prompt: Prompt, *, tokenizer: Tokenizer, template: Template) -> int:
+    """Count the tokens of a whole prompt, nothing dropped; marks of pictures and sounds count nothing.
+
+    Raises:
+        TemplateError: the template failed.
+    """
+    text = _Tokens(Turn(prompt=prompt), _NO_CONTEXT, tokenizer)
+    if isinstance(prompt, TextPrompt):
+        return len(text.of(prompt.text))
+    written = template.render(prompt).text
+    messages = prompt.messages if isinstance(prompt, ChatPrompt) else ()
+    for number in range(len(media_of(messages))):
+        written = written.replace(mark(number), "", 1)
+    return len(text.of_rendered(written))
+
+
+def check_given(tokens: Sequence[int], n_vocab: int) -> None:
+    """Refuse tokens of a client's that the model does not have. Raises InvalidRequest, which names the first."""
+    if not tokens or (min(tokens) >= 0 and max(tokens) < n_vocab):
+        return
+    at, wrong = next((at, id_) for at, id_ in enumerate(tokens) if not 0 <= id_ < n_vocab)
+    raise InvalidRequest(
+        f"token {wrong} at place {at} is not in the model's vocabulary of {n_vocab} tokens"
+    )
+
+
+def check_tokenizer(tokens: Sequence[int], n_vocab: int) -> None:
+    """Refuse tokens that a damaged vocabulary gave: the model's fault. Raises ModelError."""
+    low, high = min(tokens), max(tokens)
+    if low >= 0 and high < n_vocab:
+        return
+    wrong = low if low < 0 else high
+    raise ModelError(
+        f"the model's tokenizer data is invalid: it gives token {wrong}, outside the vocabulary of {n_vocab}"
+    )
 
 
 class _Tokens:
@@ -207,24 +252,39 @@ def _prepare_chat(
 
 
 def fit_inputs(
-    inputs: Sequence[str], *, n_ctx: int, truncate: bool, tokenizer: Tokenizer
+    inputs: Sequence[str | Sequence[int]], *, n_ctx: int, truncate: bool, tokenizer: Tokenizer
 ) -> list[Sequence[int]]:
-    """Tokenize texts to embed; those that are too long lose their end, special tokens at the end stay.
+    """Tokenize what is to be embedded; what is too long loses its end, a special token at the end stays.
+
+    Args:
+        inputs: texts, which get the special tokens that the vocabulary asks for, or tokens, which get nothing.
 
     Raises:
-        ContextTooLong: a text is too long and `truncate` is off, or the context has no room at all.
+        ContextTooLong: an input is too long and `truncate` is off, or the context has no room at all.
     """
     if n_ctx <= tokenizer.add_bos + tokenizer.add_eos:
         raise ContextTooLong("input after truncation exceeds maximum context length")
+    tokenize = partial(tokenizer.tokenize, add_special=True, parse_special=False)
     rows: list[Sequence[int]] = []
-    for text in inputs:
-        tokenize = partial(tokenizer.tokenize, add_special=True, parse_special=False)
+    for given in inputs:
         # One token more than fit shows that it is too long; the last may be the EOS.
-        tokens = _tokenize_ends(text, tokenize, n_head=n_ctx + 1, n_tail=0)
+        tokens = tokenize_head(given, tokenize, n_ctx + 1) if isinstance(given, str) else given
         if len(tokens) > n_ctx:
             if not truncate:
                 raise ContextTooLong(EMBED_TOO_LONG)
             tail = tokenize("")[-1:] if tokenizer.add_eos else ()
-            tokens = (*tokens[: n_ctx - len(tail)], *tail)
+            has_tail = isinstance(given, str) or list(given[-1:]) == list(tail)
+            tokens = _cut_end(tokens, n_ctx, tail if has_tail else ())
         rows.append(tokens)
     return rows
+
+
+def _cut_end(tokens: Sequence[int], n_tokens: int, tail: Sequence[int]) -> Sequence[int]:
+    return (*tokens[: n_tokens - len(tail)], *tail)
+
+
+def tokenize_head(
+    text: str, tokenize: Callable[[str], Sequence[int]], n_head: int
+) -> Sequence[int]:
+    """Tokenize the beginning of a text: all of it, or at least `n_head` tokens where it has many more."""
+    return _tokenize_ends(text, tokenize, n_head=n_head, n_tail=0)

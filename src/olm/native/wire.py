@@ -12,6 +12,7 @@ from olm.chat.options import LoadOptions
 from olm.chat.types import Constraint, Prompt, Sampling, TurnEvent
 
 __all__ = [
+    "CountTokens",
     "Detokenize",
     "Embed",
     "Embedded",
@@ -19,7 +20,10 @@ __all__ = [
     "LoadEvent",
     "LoadProgress",
     "Loaded",
+    "Pieces",
+    "Ranked",
     "Render",
+    "Rerank",
     "Tokenize",
     "Turn",
     "WorkerConfig",
@@ -102,6 +106,7 @@ class Turn(StreamMessage[TurnEvent], frozen=True, omit_defaults=True):
         shift: discard old tokens and go on when the context is full, instead of ending with `length`.
         want_context: `Done` carries all tokens (Ollama's deprecated `context`).
         constraint: what the content must look like; thinking before it is free.
+        tell_stop: `Done` names the stop string of the sampling that ended it; a template's own are never named.
     """
 
     prompt: Prompt
@@ -110,6 +115,7 @@ class Turn(StreamMessage[TurnEvent], frozen=True, omit_defaults=True):
     truncate: bool = True
     shift: bool = True
     want_context: bool = False
+    tell_stop: bool = False
 
 
 class Embedded(msgspec.Struct, frozen=True):
@@ -124,19 +130,46 @@ class Embed(Message[Embedded], frozen=True, omit_defaults=True):
     """Embed texts, all in as few steps as fit. Raises ContextTooLong when one is too long and `truncate` is off.
 
     Attributes:
+        inputs: texts, or tokens, which are taken as they are: nothing is put around them.
         normalize: scale each row to length 1 (L2).
     """
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
     truncate: bool = True
     normalize: bool = True
 
 
+class Ranked(msgspec.Struct, frozen=True):
+    """Scores of documents in their order, higher is better, as the model's head gives them; counts are tokens."""
+
+    scores: tuple[float, ...]
+    n_tokens: tuple[int, ...]
+
+
+class Rerank(Message[Ranked], frozen=True, omit_defaults=True):
+    """Score how well documents answer a query, all in as few steps as fit.
+
+    Raises:
+        NotSupported: the model has no ranking head. ContextTooLong: a document is too long and `truncate` is off, or
+        the query leaves none any room.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+
+
 class Render(Message[str], frozen=True, omit_defaults=True):
-    """Render a prompt as a turn would, and return the text. `truncate` as in `Turn`."""
+    """Render a prompt and return the text: as a turn would, or all of it when `truncate` is off."""
 
     prompt: Prompt
     truncate: bool = True
+
+
+class CountTokens(Message[int], frozen=True):
+    """Count the tokens of a whole prompt, nothing dropped. Marks of pictures and sounds count nothing."""
+
+    prompt: Prompt
 
 
 class Tokenize(Message[tuple[int, ...]], frozen=True, omit_defaults=True):
@@ -148,7 +181,13 @@ class Tokenize(Message[tuple[int, ...]], frozen=True, omit_defaults=True):
 
 
 class Detokenize(Message[str], frozen=True):
-    """Turn token ids into text; bytes that are no UTF-8 become U+FFFD."""
+    """Turn token ids into text; bytes that are no UTF-8 become U+FFFD. Raises InvalidRequest for unknown tokens."""
+
+    tokens: tuple[int, ...]
+
+
+class Pieces(Message[tuple[bytes, ...]], frozen=True):
+    """Give the bytes of each token, which need not be whole UTF-8. Raises InvalidRequest for unknown tokens."""
 
     tokens: tuple[int, ...]
 

@@ -2,65 +2,41 @@
 
 It renders, tokenizes, hands the engine its requests and the engine's events to the streams they belong to. Decoding,
 sampling and stop strings are C++ in a thread of the engine; which model runs where is the scheduler's decision.
-The messages are in `wire`, what a prompt becomes in `prompting`, the consumers' pace in `feeds`.
+Here are loads and turns; other questions to the model are answered in `texts` and `vectors`. The messages are in `wire`,
+what a prompt becomes in `prompting`, the consumers' pace in `feeds`.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Final
 
 import trio
 
-from olm.actors.runtime import Actor, Reply, StreamSink, handles, streams
-from olm.chat.types import Prompt, TextPrompt, TurnEvent
-from olm.errors import (
-    InvalidRequest,
-    LoadFailed,
-    ModelError,
-    OlmError,
-    TemplateError,
-    first_error,
-)
+from olm.actors.runtime import StreamSink, handles, streams
+from olm.chat.types import TurnEvent
+from olm.errors import InvalidRequest, LoadFailed, OlmError, first_error
 from olm.native import wire
-from olm.native.answers import EmbeddingAnswer, TurnAnswer
+from olm.native.answers import TurnAnswer
 from olm.native.devices import choose_cpu_variant, plugin_paths
 from olm.native.engine import Engine, Event, Failed
 from olm.native.feeds import Feed
-from olm.native.guard import (
-    HereTemplate,
-    TemplateStuck,
-    ThreadTemplate,
-    bounded_in_thread,
-    confined,
-)
+from olm.native.guard import bounded_in_thread
 from olm.native.handles import LoadState, initialize
 from olm.native.lib import EngineStopped
 from olm.native.loaded import LoadedModel, open_model, portable_errors, template_caps
 from olm.native.process import ProcessIdRequest
-from olm.native.prompting import (
-    Prepared,
-    fit_inputs,
-    prepare,
-    prompt_size_bytes,
-    runs_go_template,
-)
+from olm.native.prompting import check_given, check_tokenizer
 from olm.native.submitting import engine_request, grammar_size_bytes
+from olm.native.texts import TextHandlers
+from olm.native.vectors import VectorHandlers
 
 __all__ = ["Worker"]
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
-
-_INLINE_BYTES: Final = 4096
-"""Prompts up to this size are rendered and tokenized in the loop (under 2 ms); a thread costs 0.1 ms more."""
 
 _PACE_S: Final = 0.004
 _FAST_S: Final = 0.002
@@ -73,24 +49,16 @@ _PROGRESS_S: Final = 0.1
 _QUICK_TEMPLATE_S: Final = 0.5
 """A template that took longer to read and try out at the load is never rendered in the loop."""
 
-_LAST_WORDS_S: Final = 0.5
-"""How long a worker with a stuck template still lives, so that the error of whoever met it gets out."""
 
-
-class Worker(Actor):
+class Worker(TextHandlers, VectorHandlers):
     """Holds one model. Several turns run at once; each is a stream."""
 
     mailbox_size = 256
 
     def __init__(self, config: wire.WorkerConfig | None = None) -> None:
+        super().__init__()
         self._config = config or wire.WorkerConfig()
-        self._loaded: LoadedModel | None = None
-        self._requests: dict[int, Callable[[Event], None]] = {}
         self._cpu_variant = ""
-        self._is_quick_template = False
-        self._is_stuck = False
-        # The model's functions may run in any thread; few at a time leave the cores to the engine.
-        self._limiter = trio.CapacityLimiter(2)
 
     async def start(self) -> None:
         """Load the backends: the CPU variant that was found to work here, and GPU plug-ins. Raises NativeError."""
@@ -183,11 +151,12 @@ class Worker(Actor):
     @streams(wire.Turn)
     async def turn(self, msg: wire.Turn, out: StreamSink[TurnEvent]) -> None:
         """See `wire.Turn`."""
-        loaded, engine = self._model(), self._model().engine
-        prepared = await self._prepare(msg, loaded)
+        engine, n_vocab = self._model().engine, self._model().model.info.n_vocab
+        check_given(msg.prompt.context, n_vocab)
+        prepared = await self._prepare(msg)
         if not prepared.tokens:
             raise InvalidRequest("the prompt is empty: there is nothing to go on from")
-        _check_tokenizer(prepared.tokens, loaded.model.info.n_vocab, msg.prompt)
+        check_tokenizer(prepared.tokens, n_vocab)
         make = partial(engine_request, msg, prepared)
         wanted = await self._work(grammar_size_bytes(msg, prepared), make)
         with portable_errors():
@@ -200,49 +169,6 @@ class Worker(Actor):
             del self._requests[request]
             if not turn.feed.is_done:
                 engine.cancel(request)
-
-    async def _prepare(self, msg: wire.Turn, loaded: LoadedModel) -> Prepared:
-        """Render and tokenize: what is quick in the loop, the rest in a thread."""
-        size_bytes = prompt_size_bytes(msg.prompt)
-        # A Go template may be the request's own, and how long it takes is not known before.
-        is_quick = self._is_quick_template and not runs_go_template(msg.prompt)
-        is_small = is_quick and size_bytes <= _INLINE_BYTES
-        template = HereTemplate(loaded) if is_small else ThreadTemplate(loaded)
-        make = partial(prepare, msg, n_ctx=loaded.n_ctx, tokenizer=loaded, template=template)
-        return await self._work(size_bytes if is_small else _INLINE_BYTES + 1, make)
-
-    @handles(wire.Embed)
-    def embed(self, msg: wire.Embed, reply: Reply[wire.Embedded]) -> None:
-        """See `wire.Embed`."""
-        self.nursery.start_soon(reply.run, self._embed, msg)
-
-    async def _embed(self, msg: wire.Embed) -> wire.Embedded:
-        loaded = self._model()
-        rows = await self._work(
-            sum(map(len, msg.inputs)),
-            lambda: fit_inputs(
-                msg.inputs, n_ctx=loaded.n_ctx, truncate=msg.truncate, tokenizer=loaded
-            ),
-        )
-        if not all(rows):
-            raise InvalidRequest("an input has no tokens: there is nothing to embed")
-        for row in rows:
-            _check_tokenizer(row, loaded.model.info.n_vocab)
-        with portable_errors():
-            request = loaded.engine.embed(rows, normalize=msg.normalize)
-        answer = EmbeddingAnswer()
-        self._requests[request] = answer.on_event
-        try:
-            embedding = await answer.wait()
-        finally:
-            del self._requests[request]
-            if not answer.is_done:
-                loaded.engine.cancel(request)
-        return wire.Embedded(
-            vectors=embedding.vectors,
-            n_embd=embedding.n_embd,
-            n_tokens=tuple(len(row) for row in rows),
-        )
 
     async def _pump(self, engine: Engine) -> None:
         """Hand the engine's events to the requests they belong to. An engine that fails as a whole crashes the worker."""
@@ -266,42 +192,6 @@ class Worker(Actor):
         if on_event is not None:
             on_event(event)
 
-    # -- text ----------------------------------------------------------------------------------------
-
-    @handles(wire.Render)
-    def render(self, msg: wire.Render, reply: Reply[str]) -> None:
-        """See `wire.Render`."""
-        self.nursery.start_soon(reply.run, self._render, msg)
-
-    async def _render(self, msg: wire.Render) -> str:
-        if isinstance(msg.prompt, TextPrompt):
-            return msg.prompt.text
-        turn = wire.Turn(prompt=msg.prompt, truncate=msg.truncate)
-        rendered = (await self._prepare(turn, self._model())).rendered
-        assert rendered is not None, "only bare text is not rendered"
-        return rendered.text
-
-    @handles(wire.Tokenize)
-    def tokenize(self, msg: wire.Tokenize, reply: Reply[tuple[int, ...]]) -> None:
-        """See `wire.Tokenize`."""
-        model = self._model().model
-        self.nursery.start_soon(
-            reply.run,
-            self._work,
-            len(msg.text),
-            lambda: tuple(
-                model.tokenize(
-                    msg.text, add_special=msg.add_special, parse_special=msg.parse_special
-                )
-            ),
-        )
-
-    @handles(wire.Detokenize)
-    def detokenize(self, msg: wire.Detokenize) -> str:
-        """See `wire.Detokenize`."""
-        with portable_errors():
-            return self._model().model.detokenize(msg.tokens).decode(errors="replace")
-
     @handles(wire.WorkerStatsRequest)
     def stats(self, _: wire.WorkerStatsRequest) -> wire.WorkerStats:
         """See `wire.WorkerStats`."""
@@ -320,35 +210,6 @@ class Worker(Actor):
         """See `ProcessIdRequest`."""
         return os.getpid()
 
-    # -- helpers -------------------------------------------------------------------------------------
-
-    def _model(self) -> LoadedModel:
-        if self._loaded is None:
-            raise LoadFailed("this worker holds no model")
-        return self._loaded
-
-    async def _work(self, size_bytes: int, function: Callable[[], T]) -> T:
-        """Run something of the model's: here when it is small, in a thread when it would hold up the loop."""
-        with portable_errors(), self._ends_when_stuck(), confined():
-            if size_bytes > _INLINE_BYTES:
-                return await self._in_thread(function)
-            await trio.lowlevel.checkpoint()
-            return function()
-
-    @contextmanager
-    def _ends_when_stuck(self) -> Iterator[None]:
-        """Let the process end soon after a template did not: nothing else stops its thread."""
-        try:
-            yield
-        except TemplateStuck as exc:
-            if not self._is_stuck:
-                self._is_stuck = True
-                threading.Timer(_LAST_WORDS_S, _end_process, [exc.message]).start()
-            raise TemplateError(exc.message) from exc
-
-    async def _in_thread(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await trio.to_thread.run_sync(function, *args, limiter=self._limiter)
-
 
 @contextmanager
 def _no_paths(msg: wire.Load) -> Iterator[None]:
@@ -360,22 +221,6 @@ def _no_paths(msg: wire.Load) -> Iterator[None]:
         for path, _ in msg.adapters:
             text = text.replace(path, "the adapter file")
         raise type(exc)(text, **exc.details) from exc
-
-
-def _check_tokenizer(tokens: Sequence[int], n_vocab: int, prompt: Prompt | None = None) -> None:
-    """Refuse a damaged vocabulary's tokens as the model's fault. A client's own (`context`) the engine refuses."""
-    low, high = min(tokens), max(tokens)
-    if (low >= 0 and high < n_vocab) or (isinstance(prompt, TextPrompt) and prompt.context):
-        return
-    wrong = low if low < 0 else high
-    raise ModelError(
-        f"the model's tokenizer data is invalid: it gives token {wrong}, outside the vocabulary of {n_vocab}"
-    )
-
-
-def _end_process(why: str) -> None:
-    print(f"worker ends: {why}", file=sys.stderr, flush=True)
-    os._exit(os.EX_SOFTWARE)
 
 
 def _pause(engine: Engine, request: int, paused: bool) -> None:
