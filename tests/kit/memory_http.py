@@ -208,7 +208,7 @@ async def open_memory_server(
 ) -> AsyncIterator[MemoryServer]:
     """Serve a fake (by default with one model, `tiny`) until the block ends."""
     fake = olm or FakeOlm()
-    api = create_app(fake.clients, settings or settings_for_tests())
+    api = create_app(fake.clients, settings or settings_for_tests(), fake.snapshot)
     connections = Connections(ASGIWrapper(api), make_config())
     async with trio.open_nursery() as nursery:
         server = MemoryServer(fake, api, connections, nursery)

@@ -13,6 +13,7 @@ import trio
 
 from olm.actors.client import Olm
 from olm.actors.runtime import Actor, Message, handles
+from olm.actors.stats import SnapshotSource
 from olm.api.app import create_app
 from olm.api.serve import serve
 from olm.api.sockets import Listeners
@@ -30,11 +31,12 @@ class Ping(Message[None], frozen=True):
 
 @attrs.frozen
 class ServerConfig:
-    """What a server is made with."""
+    """What a server is made with; `snapshot` asks the actors for their numbers."""
 
     olm: Olm
     settings: Settings
     listeners: Listeners
+    snapshot: SnapshotSource
 
 
 class Server(Actor):
@@ -63,7 +65,7 @@ class Server(Actor):
         config = self._config
         try:
             await serve(
-                create_app(config.olm, config.settings),
+                create_app(config.olm, config.settings, config.snapshot),
                 config.listeners,
                 drain_timeout_s=config.settings.drain_timeout_s,
                 shutdown=self._shutdown,

@@ -45,6 +45,7 @@ from olm.actors.runtime import (
 )
 from olm.actors.scheduler import Scheduler, SchedulerConfig
 from olm.actors.server import Server, ServerConfig
+from olm.actors.stats import read_snapshot
 from olm.actors.store import Store, store_spec
 from olm.actors.watchdog import Ping, Watchdog, WatchdogConfig
 from olm.api.sockets import Listeners, open_listeners
@@ -150,7 +151,8 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     pings["store"] = partial(store.has_blob, "sha256:" + "0" * 64)
     if listeners is None:
         return Tree(olm, root, models)
-    serve = await root.start_child(_server_spec(ServerConfig(olm, settings, listeners)))
+    serving = ServerConfig(olm, settings, listeners, partial(read_snapshot, address))
+    serve = await root.start_child(_server_spec(serving))
     pings["server"] = partial(serve.ask, server.Ping())
     return Tree(olm, root, models, listeners.urls)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, cast
 
+import attrs
 from hypercorn.typing import ASGISendCallable
 from quart import Response as QuartResponse
 from quart import current_app, request
@@ -20,11 +21,27 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import MapAdapter
 
 from olm.actors.client import Olm
+from olm.actors.stats import SnapshotSource
 from olm.api.access import log_access
 from olm.api.asgi import Api, AsgiApp
 from olm.api.errors import dialect_of, error_body
 from olm.api.guards import Guard, is_loopback
-from olm.api.routes import anthropic, create, embed, generate, models, openai, system
+from olm.api.metrics import Metrics
+from olm.api.metrics_models import MeteredModels
+from olm.api.routes import (
+    anthropic,
+    audio,
+    create,
+    embed,
+    generate,
+    health,
+    metrics,
+    models,
+    openai,
+    openai_embeddings,
+    rerank,
+    system,
+)
 from olm.api.streaming import StreamResponse
 from olm.config import Settings
 from olm.errors import OlmError
@@ -69,13 +86,17 @@ class _Quart(QuartTrio):
     url_map_class = _Map
 
 
-def create_app(olm: Olm, settings: Settings) -> Api:
+def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = None) -> Api:
     """Build the ASGI application of one server.
 
     Args:
         olm: the clients that do the work.
         settings: `address` decides about the Host check, `origins` are further CORS origins.
+        snapshot: what the actors have counted, for `/metrics` and `/api/props`; None leaves it out of them.
     """
+    constants = {**system.CONSTANTS, **health.CONSTANTS}
+    counted = Metrics(constants)
+    olm = attrs.evolve(olm, models=MeteredModels(olm.models, counted))
     quart = _Quart("olm.api", static_folder=None)
     # Web-form defaults would cut streams after 60 s and refuse images over 16 MiB; our limits are in `body`.
     quart.config["RESPONSE_TIMEOUT"] = None
@@ -84,12 +105,26 @@ def create_app(olm: Olm, settings: Settings) -> Api:
     quart.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     quart.url_map.merge_slashes = False
     quart.url_map.redirect_defaults = False
-    for group in (system, models, generate, embed, create, openai, anthropic):
+    for group in (
+        system,
+        models,
+        generate,
+        embed,
+        create,
+        openai,
+        openai_embeddings,
+        rerank,
+        audio,
+        anthropic,
+    ):
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
     guard = Guard(settings.origins, check_host=is_loopback(settings.address))
-    api = Api(olm, cast("AsgiApp", quart), guard, system.CONSTANTS)
+    api = Api(olm, cast("AsgiApp", quart), guard, constants)
     api.gate.watch(log_access)
+    api.gate.watch(counted.ended)
+    metrics.register(quart, counted, api.gate, snapshot)
+    health.register(quart, olm, settings, snapshot)
     return api
 
 

@@ -55,7 +55,7 @@ class Call:
         chunk_writer: asks the connection for its direct way for the pieces of a body (see `connection`).
         headers: header fields to add to the answer (request id, CORS).
         status: of the answer, 0 until it starts.
-        route: the rule that matched (`/v1/models/<path:model>`), empty where none did.
+        route: the rule that matched (`/v1/models/{model}`), empty where none did.
         usage: None for requests that asked no model.
     """
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import cast
+from typing import Final, cast
 
 from quart import Quart, Response, request
 
@@ -11,12 +12,14 @@ from olm.api.errors import SHUTTING_DOWN, dialect_of, error_body, error_headers,
 from olm.api.gate import CALL_KEY, Call
 from olm.errors import OlmError, ShuttingDown
 
-__all__ = ["Handler", "add", "empty", "json_reply"]
+__all__ = ["Handler", "add", "empty", "json_reply", "pattern"]
 
 Handler = Callable[..., Awaitable[Response]]
 """Takes the call and the path's variables."""
 
 JSON_TYPE = "application/json; charset=utf-8"
+
+_VARIABLE: Final = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def add(app: Quart, methods: Iterable[str], path: str, handler: Handler) -> None:
@@ -24,10 +27,15 @@ def add(app: Quart, methods: Iterable[str], path: str, handler: Handler) -> None
     app.add_url_rule(
         path,
         endpoint=f"{' '.join(methods)} {path}",
-        view_func=_endpoint(path, handler),
+        view_func=_endpoint(pattern(path), handler),
         methods=list(methods),
         provide_automatic_options=False,
     )
+
+
+def pattern(path: str) -> str:
+    """Write a rule's path as OpenAPI does: `/v1/models/{model}` for `/v1/models/<path:model>`."""
+    return _VARIABLE.sub(r"{\1}", path)
 
 
 def json_reply(body: bytes, status: int = 200) -> Response:
@@ -42,11 +50,11 @@ def empty(status: int = 200) -> Response:
     return response
 
 
-def _endpoint(path: str, handler: Handler) -> Callable[..., Awaitable[Response]]:
+def _endpoint(route: str, handler: Handler) -> Callable[..., Awaitable[Response]]:
     async def view(**variables: str) -> Response:
         # Put there by `asgi.Api` before Quart is called; Quart has no typed place for it.
         call = cast("Call", cast("dict[str, object]", request.scope)[CALL_KEY])
-        call.route = path
+        call.route = route
         response: Response | None = None
         with call.working() as scope:
             try:
