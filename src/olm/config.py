@@ -59,6 +59,30 @@ VARIABLES: Final = (
         "MAX_LOADED_MODELS", "3", "models loaded at once (0: three for each GPU, three on a CPU)"
     ),
     Variable("MAX_QUEUE", "512", "requests waiting for a model or a slot before 503 is answered"),
+    Variable(
+        "MAX_QUEUE_PER_MODEL",
+        "0",
+        "requests waiting for one model before 503 is answered; 0: MAX_QUEUE alone bounds them",
+        ollama=False,
+    ),
+    Variable(
+        "MAX_QUEUE_PER_CLIENT",
+        "0",
+        "requests of one client (API key or address) that may wait; 0: as many as MAX_QUEUE while nobody else comes",
+        ollama=False,
+    ),
+    Variable(
+        "SLOW_READER",
+        "60s",
+        "a stream that nobody reads for so long lends its place at the model to others; 0 for never",
+        ollama=False,
+    ),
+    Variable(
+        "READER_TIMEOUT",
+        "10m",
+        "a stream that nobody reads for so much longer is ended; 0 for never",
+        ollama=False,
+    ),
     Variable("NUM_PARALLEL", "4", "requests one model works on at once (fewer if memory says so)"),
     Variable(
         "CONTEXT_LENGTH", "4096", "default num_ctx, bounded by what the model was trained for"
@@ -88,6 +112,42 @@ VARIABLES: Final = (
         "keep one started worker in reserve, so that a load does not wait for Python",
         ollama=False,
     ),
+    Variable(
+        "API_KEYS",
+        "~/.olm/keys.json",
+        "file with the hashes of API keys; `olm keys` writes it",
+        ollama=False,
+    ),
+    Variable(
+        "API_KEY", "", "the key that commands send to the server; the server does not read it"
+    ),
+    Variable("REQUIRE_KEYS", "0", "ask clients on this machine for a key too", ollama=False),
+    Variable(
+        "ALLOW_OPEN",
+        "0",
+        "without keys, let clients elsewhere pull, push, create, copy and delete models",
+        ollama=False,
+    ),
+    Variable("TLS_CERT", "", "certificate chain to serve https with, PEM", ollama=False),
+    Variable(
+        "TLS_KEY", "", "private key of the certificate, PEM, without a password", ollama=False
+    ),
+    Variable(
+        "TLS_CA", "", "certificates that commands trust, PEM, instead of the system's", ollama=False
+    ),
+    Variable("SOCKET_MODE", "0600", "permissions of a unix socket, octal", ollama=False),
+    Variable(
+        "MAX_CONNECTIONS",
+        "8192",
+        "connections at once, at most what the limit of open files has room for; then 503",
+        ollama=False,
+    ),
+    Variable(
+        "MAX_CONNECTIONS_PER_CLIENT",
+        "512",
+        "connections at once of one address elsewhere (IPv6: of one /64); then 503",
+        ollama=False,
+    ),
     Variable("EDITOR", "", "editor for Ctrl-g in the REPL"),
 )
 
@@ -112,7 +172,11 @@ class Address:
 
 @attrs.frozen
 class Settings:
-    """The settings of one daemon, read once at start. Durations are seconds."""
+    """The settings of one daemon, read once at start. Durations are seconds.
+
+    Attributes:
+        api_keys: the file of keys, which need not exist; None for none at all.
+    """
 
     address: Address
     home: Path
@@ -121,6 +185,10 @@ class Settings:
     load_timeout_s: float = 300.0
     max_loaded_models: int = 3
     max_queue: int = 512
+    max_queue_per_model: int = 0
+    max_queue_per_client: int = 0
+    slow_reader_s: float = 60.0
+    reader_timeout_s: float = 600.0
     num_parallel: int = 4
     context_length: int = 4096
     kv_cache_type: str = "f16"
@@ -134,6 +202,14 @@ class Settings:
     num_threads: int = 0
     cpu_variant: str = ""
     spare_worker: bool = True
+    api_keys: Path | None = None
+    require_keys: bool = False
+    allow_open: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    socket_mode: int = 0o600
+    max_connections: int = 8192
+    max_connections_per_client: int = 512
     editor: str = ""
 
 
@@ -152,6 +228,11 @@ class _Env:
             if value:
                 return value
         return ""
+
+    def path(self, name: str) -> Path | None:
+        """The value as a path, `~` being the user's home; None when it is not set."""
+        text = self.text(name)
+        return Path(text).expanduser() if text else None
 
     def parsed(self, name: str, parse: Callable[[str], T], default: T) -> T:
         value = self.text(name)
@@ -180,6 +261,13 @@ def _count(text: str) -> int:
     if number < 0:
         raise ValueError("must not be negative")
     return number
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0 <= mode <= 0o777:
+        raise ValueError("must be permissions such as 0660")
+    return mode
 
 
 def parse_host(text: str) -> Address:
@@ -212,18 +300,21 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         InvalidRequest: a value that cannot be read, with the variable's name.
     """
     env = _Env(os.environ if environ is None else environ)
-    home = Path(env.text("HOME") or "~/.olm").expanduser()
-    models = env.text("MODELS")
+    home = env.path("HOME") or Path("~/.olm").expanduser()
     return Settings(
         address=parse_host(env.text("HOST"))
         if env.text("HOST")
         else Address("127.0.0.1", DEFAULT_PORT),
         home=home,
-        models=Path(models).expanduser() if models else home / "models",
+        models=env.path("MODELS") or home / "models",
         keep_alive_s=env.parsed("KEEP_ALIVE", _seconds, 300.0),
         load_timeout_s=env.parsed("LOAD_TIMEOUT", _seconds, 300.0) or FOREVER,
         max_loaded_models=env.parsed("MAX_LOADED_MODELS", _count, 3) or 3,
         max_queue=env.parsed("MAX_QUEUE", _count, 512),
+        max_queue_per_model=env.parsed("MAX_QUEUE_PER_MODEL", _count, 0),
+        max_queue_per_client=env.parsed("MAX_QUEUE_PER_CLIENT", _count, 0),
+        slow_reader_s=env.parsed("SLOW_READER", _seconds, 60.0) or FOREVER,
+        reader_timeout_s=env.parsed("READER_TIMEOUT", _seconds, 600.0) or FOREVER,
         num_parallel=env.parsed("NUM_PARALLEL", _count, 4) or 4,
         context_length=env.parsed("CONTEXT_LENGTH", _count, 4096) or 4096,
         kv_cache_type=env.text("KV_CACHE_TYPE").lower() or "f16",
@@ -239,5 +330,13 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         num_threads=env.parsed("NUM_THREADS", _count, 0),
         cpu_variant=env.text("CPU_VARIANT"),
         spare_worker=env.parsed("SPARE_WORKER", _boolean, True),
+        api_keys=env.path("API_KEYS") or home / "keys.json",
+        require_keys=env.parsed("REQUIRE_KEYS", _boolean, False),
+        allow_open=env.parsed("ALLOW_OPEN", _boolean, False),
+        tls_cert=env.path("TLS_CERT"),
+        tls_key=env.path("TLS_KEY"),
+        socket_mode=env.parsed("SOCKET_MODE", _mode, 0o600),
+        max_connections=env.parsed("MAX_CONNECTIONS", _count, 8192) or 8192,
+        max_connections_per_client=env.parsed("MAX_CONNECTIONS_PER_CLIENT", _count, 512) or 512,
         editor=env.text("EDITOR"),
     )

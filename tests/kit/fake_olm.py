@@ -25,6 +25,7 @@ from olm.actors.client import (
     ModelSummary,
     Olm,
     Progress,
+    QueueRow,
     RenderedPrompt,
     RerankRequest,
     RerankResult,
@@ -112,10 +113,14 @@ def called(name: str, arguments_json: str = "{}", *, index: int = 0) -> list[Ste
 
 class FakeTurn:
     def __init__(
-        self, events: trio.MemoryReceiveChannel[TurnEvent | Exception], load_ns: int
+        self,
+        events: trio.MemoryReceiveChannel[TurnEvent | Exception],
+        load_ns: int,
+        queue_position: int,
     ) -> None:
         self._events = events
         self.load_ns = load_ns
+        self.queue_position = queue_position
 
     def __aiter__(self) -> FakeTurn:
         return self
@@ -147,6 +152,8 @@ class FakeModels:
         self.respond: Callable[[ChatRequest | GenerateRequest], list[Step]] | None = None
         self.buffer = 16
         self.load_ns = 41_234_567
+        self.queue_position = 0
+        self.queue_rows: list[QueueRow] = []
         self.enter_error: Exception | None = None
         self.vector: tuple[float, ...] = (0.01, -0.0017)
         self.score: Callable[[str, str], float] = lambda query, text: text.count(query) / 10
@@ -189,7 +196,7 @@ class FakeModels:
 
                 nursery.start_soon(play)
                 with receive:
-                    yield FakeTurn(receive, self.load_ns)
+                    yield FakeTurn(receive, self.load_ns, self.queue_position)
                 nursery.cancel_scope.cancel()
         finally:
             self.n_running -= 1
@@ -216,6 +223,7 @@ class FakeModels:
         options: Mapping[str, object],
         keep_alive_s: float | None,
         think: Think | None = None,
+        client: str = "",
     ) -> int:
         self.requests.append(("load", model, dict(options), keep_alive_s))
         await self._check(model)
@@ -237,10 +245,20 @@ class FakeModels:
         scores = [self.score(request.query, text) for text in request.documents]
         return RerankResult(scores, 8 * len(request.documents), 1_019_500)
 
+    async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
+        """Every token is the code point of a character."""
+        self.requests.append(("detokenize", model, tuple(tokens)))
+        await self._check(model)
+        return "".join(map(chr, tokens))
+
     async def count_tokens(self, request: ChatRequest) -> int:
         self.requests.append(("count", request))
         await self._check(request.model)
         return sum(len(message.content.split()) for message in request.messages)
+
+    async def queue(self) -> Sequence[QueueRow]:
+        await trio.lowlevel.checkpoint()
+        return self.queue_rows
 
     async def _check(self, model: str) -> None:
         await trio.lowlevel.checkpoint()

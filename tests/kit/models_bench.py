@@ -14,6 +14,7 @@ from olm.actors.book import StartRunner
 from olm.actors.client import StoreClient, StoredModel
 from olm.actors.models import Models
 from olm.actors.placement import Policy
+from olm.actors.queue import QueueBounds
 from olm.actors.runner import Runner, RunnerConfig
 from olm.actors.runtime import ChildSpec, Supervisor, SupervisorSpec, open_supervisor
 from olm.actors.scheduler import Scheduler, SchedulerConfig
@@ -61,6 +62,9 @@ async def open_bench(
     n_parallel: int = 2,
     max_loaded: int = 3,
     max_queue: int = 8,
+    max_client: int = 0,
+    slow_reader_s: float = 60.0,
+    reader_timeout_s: float = 600.0,
     keep_alive_s: float = 300.0,
     load_timeout_s: float = 300.0,
     **fake: object,
@@ -83,7 +87,9 @@ async def open_bench(
         runners=lambda: root.supervisor("runners"),
         runner_spec=runner_spec,
         keep_alive_s=keep_alive_s,
-        max_queue=max_queue,
+        bounds=QueueBounds(max_queue, per_client=max_client),
+        slow_reader_s=slow_reader_s,
+        reader_timeout_s=reader_timeout_s,
         memory=FakeMemory(),
     )
     store = FakeStore({name: stored_model(name) for name in "abc"})

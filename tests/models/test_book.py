@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from kit.models import MIB, FakeMemory, stored_model
 from olm.actors.book import Action, Book, Demand, Grant, Refuse, StartRunner, StopRunner
 from olm.actors.placement import Policy
+from olm.actors.queue import QueueBounds
 from olm.chat.options import LoadOptions
 from olm.errors import Busy, LoadFailed, ShuttingDown
 from olm.native.wire import Loaded
@@ -22,13 +23,14 @@ def make_book(
     n_parallel: int = 2,
     max_loaded: int = 3,
     max_queue: int = 8,
+    max_client: int = 0,
     memory: FakeMemory | None = None,
     keep_alive_s: float = 300.0,
 ) -> Book:
     return Book(
         Policy(n_parallel=n_parallel, max_loaded=max_loaded),
         keep_alive_s=keep_alive_s,
-        max_queue=max_queue,
+        bounds=QueueBounds(max_queue, per_client=max_client),
         memory=memory or FakeMemory(),
     )
 
@@ -41,7 +43,7 @@ def demand(
 
 def load(book: Book, name: str = "a", now_s: float = 0.0) -> tuple[int, int]:
     """Load a model; return its runner and the granted ticket."""
-    ticket = book.request(demand(name))
+    ticket = book.request(demand(name), 0.0)
     [start] = book.decide(now_s)
     assert isinstance(start, StartRunner)
     finish_load(book, start, now_s)
@@ -61,7 +63,7 @@ def stopped(actions: list[Action]) -> list[int]:
 
 def test_waiting_requests_share_one_load() -> None:
     book = make_book(n_parallel=2)
-    tickets = [book.request(demand()) for _ in range(3)]
+    tickets = [book.request(demand(), 0.0) for _ in range(3)]
 
     [start] = book.decide(0.0)
     assert isinstance(start, StartRunner)
@@ -75,7 +77,7 @@ def test_waiting_requests_share_one_load() -> None:
 def test_a_freed_slot_goes_to_the_longest_waiting() -> None:
     book = make_book(n_parallel=1)
     runner, first = load(book)
-    second, _third = book.request(demand()), book.request(demand())
+    second, _third = book.request(demand(), 0.0), book.request(demand(), 0.0)
     assert book.decide(1.0) == []
 
     book.leave(first, 2.0)
@@ -86,14 +88,14 @@ def test_a_freed_slot_goes_to_the_longest_waiting() -> None:
 def test_a_ticket_that_left_costs_nothing() -> None:
     book = make_book(n_parallel=1, max_queue=1)
     _runner, first = load(book)
-    second = book.request(demand())
+    second = book.request(demand(), 0.0)
     with pytest.raises(Busy) as full:
-        book.request(demand())
+        book.request(demand(), 0.0)
     assert full.value.message == "server busy, please try again.  maximum pending requests exceeded"
     assert isinstance(full.value.details["retry_after_s"], float)
 
     book.leave(second, 1.0)
-    third = book.request(demand())
+    third = book.request(demand(), 0.0)
     book.leave(first, 2.0)
 
     assert [a.ticket_id for a in book.decide(2.0) if isinstance(a, Grant)] == [third]
@@ -101,7 +103,7 @@ def test_a_ticket_that_left_costs_nothing() -> None:
 
 def test_a_load_that_fails_answers_everybody_who_waits_for_it() -> None:
     book = make_book()
-    tickets = [book.request(demand()) for _ in range(2)]
+    tickets = [book.request(demand(), 0.0) for _ in range(2)]
     [start] = book.decide(0.0)
     assert isinstance(start, StartRunner)
     error = LoadFailed("no")
@@ -115,7 +117,7 @@ def test_a_load_that_fails_answers_everybody_who_waits_for_it() -> None:
 
 def test_a_load_nobody_waits_for_is_cancelled() -> None:
     book = make_book()
-    ticket = book.request(demand())
+    ticket = book.request(demand(), 0.0)
     [start] = book.decide(0.0)
     assert isinstance(start, StartRunner)
 
@@ -127,7 +129,7 @@ def test_a_load_nobody_waits_for_is_cancelled() -> None:
 def test_a_crash_sends_the_waiting_to_a_new_runner() -> None:
     book = make_book(n_parallel=1)
     runner, _active = load(book)
-    waiting = book.request(demand())
+    waiting = book.request(demand(), 0.0)
     assert book.decide(0.0) == []
 
     book.gone(runner)
@@ -152,13 +154,13 @@ def test_an_idle_model_goes_when_its_keep_alive_is_over() -> None:
 def test_the_last_request_sets_keep_alive() -> None:
     book = make_book()
     _runner, ticket = load(book)
-    again = book.request(demand(keep_alive_s=math.inf))
+    again = book.request(demand(keep_alive_s=math.inf), 0.0)
     book.decide(0.0)
     for item in (ticket, again):
         book.leave(item, 1.0)
     assert book.next_deadline_s() == math.inf
 
-    once = book.request(demand(keep_alive_s=0.0))
+    once = book.request(demand(keep_alive_s=0.0), 0.0)
     book.decide(2.0)
     book.leave(once, 3.0)
 
@@ -179,7 +181,7 @@ def test_unload_waits_for_running_turns() -> None:
 def test_other_load_options_reload_after_the_running_turn() -> None:
     book = make_book()
     runner, ticket = load(book)
-    other = book.request(demand(n_ctx=128))
+    other = book.request(demand(n_ctx=128), 0.0)
     assert book.decide(1.0) == []
 
     book.leave(ticket, 2.0)
@@ -199,7 +201,7 @@ def test_the_least_recently_used_idle_model_makes_room() -> None:
     _new, new_ticket = load(book, "b", 1.0)
     book.leave(new_ticket, 2.0)
     book.leave(old_ticket, 1.5)
-    waiting = book.request(demand("c"))
+    waiting = book.request(demand("c"), 0.0)
 
     assert stopped(book.decide(3.0)) == [old]
     book.gone(old)
@@ -213,10 +215,10 @@ def test_the_least_recently_used_idle_model_makes_room() -> None:
 def test_a_busy_model_lets_go_after_its_turns_when_another_must_load() -> None:
     book = make_book(max_loaded=1)
     runner, ticket = load(book, "a")
-    waiting = book.request(demand("b"))
+    waiting = book.request(demand("b"), 0.0)
     assert book.decide(1.0) == []
 
-    late = book.request(demand("a"))
+    late = book.request(demand("a"), 0.0)
     assert book.decide(1.0) == []
     book.leave(ticket, 2.0)
     assert stopped(book.decide(2.0)) == [runner]
@@ -232,7 +234,7 @@ def test_a_busy_model_lets_go_after_its_turns_when_another_must_load() -> None:
 def test_names_that_share_weights_share_a_runner() -> None:
     book = make_book()
     runner, _ticket = load(book, "a")
-    alias = book.request(Demand(stored_model("alias", weights="/blobs/a")))
+    alias = book.request(Demand(stored_model("alias", weights="/blobs/a")), 0.0)
 
     assert book.decide(1.0) == [Grant(alias, runner)]
 
@@ -240,7 +242,7 @@ def test_names_that_share_weights_share_a_runner() -> None:
 def test_fewer_slots_rather_than_no_load() -> None:
     memory = FakeMemory(total_bytes=600 * MIB)
     book = make_book(n_parallel=4, memory=memory)
-    book.request(Demand(stored_model("a", size_bytes=100 * MIB, kv_bytes_per_token=32 * 1024)))
+    book.request(Demand(stored_model("a", size_bytes=100 * MIB, kv_bytes_per_token=32 * 1024)), 0.0)
 
     [start] = book.decide(0.0)
 
@@ -250,7 +252,7 @@ def test_fewer_slots_rather_than_no_load() -> None:
 
 def test_a_model_too_big_for_the_machine_is_tried_when_alone() -> None:
     book = make_book(memory=FakeMemory(total_bytes=MIB))
-    book.request(demand())
+    book.request(demand(), 0.0)
 
     [start] = book.decide(0.0)
 
@@ -261,7 +263,7 @@ def test_a_model_too_big_for_the_machine_is_tried_when_alone() -> None:
 def test_a_small_model_does_not_overtake_a_big_one_that_waits_for_room() -> None:
     book = make_book(memory=FakeMemory(total_bytes=2000 * MIB))
     for name, size_mib in (("a", 1200), ("b", 1200), ("c", 10)):
-        book.request(Demand(stored_model(name, size_bytes=size_mib * MIB)))
+        book.request(Demand(stored_model(name, size_bytes=size_mib * MIB)), 0.0)
 
     starts = [action for action in book.decide(0.0) if isinstance(action, StartRunner)]
 
@@ -271,14 +273,14 @@ def test_a_small_model_does_not_overtake_a_big_one_that_waits_for_room() -> None
 def test_draining_refuses_the_waiting_and_the_new_but_not_the_running() -> None:
     book = make_book(n_parallel=1)
     _runner, active = load(book)
-    waiting = book.request(demand())
+    waiting = book.request(demand(), 0.0)
 
     [refused] = book.drain()
 
     assert refused.ticket_id == waiting
     assert isinstance(refused.error, ShuttingDown)
     with pytest.raises(ShuttingDown):
-        book.request(demand())
+        book.request(demand(), 0.0)
     assert book.n_active == 1
     book.leave(active, 1.0)
     assert book.n_active == 0
@@ -340,7 +342,9 @@ class BookMachine(RuleBasedStateMachine):
     def request(self, name: str, n_ctx: int | None, keep: float | None, size: int) -> None:
         model = stored_model(name, size_bytes=size * MIB, kv_bytes_per_token=8192)
         try:
-            self.waiting.add(self.book.request(Demand(model, LoadOptions(n_ctx=n_ctx), keep)))
+            self.waiting.add(
+                self.book.request(Demand(model, LoadOptions(n_ctx=n_ctx), keep), self.now_s)
+            )
         except Busy:
             assert len(self.waiting) >= 6
         self.settle()

@@ -2,6 +2,8 @@
 
 Requests and answers are values; the three clients are Protocols implemented beside their actors
 (`olm.actors.store`, `olm.actors.models`, `olm.actors.create`), so that a dialect can be tested with a small fake.
+A request's `client` says who asks: those who wait for a model are served in turn over the clients; calls without a
+request are one client. It is no part of what is asked.
 No HTTP, no JSON here.
 """
 
@@ -14,6 +16,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from olm.actors.queue import QueueRow
 from olm.chat.types import ChatMessage, Constraint, Think, ToolChoice, TurnEvent
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "ModelsClient",
     "Olm",
     "Progress",
+    "QueueRow",
     "RenderedPrompt",
     "RerankRequest",
     "RerankResult",
@@ -223,6 +227,7 @@ class ChatRequest:
     truncate: bool = True
     shift: bool = True
     n_logprobs: int = -1
+    client: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -248,6 +253,7 @@ class GenerateRequest:
     truncate: bool = True
     shift: bool = True
     n_logprobs: int = -1
+    client: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -261,6 +267,7 @@ class EmbedRequest:
     normalize: bool = True
     options: Mapping[str, object] = attrs.field(factory=dict)
     keep_alive_s: float | None = None
+    client: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen
@@ -282,6 +289,7 @@ class RerankRequest:
     truncate: bool = True
     options: Mapping[str, object] = attrs.field(factory=dict)
     keep_alive_s: float | None = None
+    client: str = attrs.field(default="", eq=False)
 
 
 @attrs.frozen
@@ -298,6 +306,9 @@ class Turn(Protocol):
 
     load_ns: int
     """How long the request waited for the model to be loaded, nanoseconds."""
+
+    queue_position: int
+    """Where the request stood in the model's queue when it came, from 1; 0 when it had to wait for nothing."""
 
     def __aiter__(self) -> AsyncIterator[TurnEvent]: ...
 
@@ -365,6 +376,7 @@ class ModelsClient(Protocol):
         options: Mapping[str, object],
         keep_alive_s: float | None,
         think: Think | None = None,
+        client: str = "",
     ) -> int:
         """Load a model without a prompt; returns the nanoseconds it took. `think` is only checked."""
 
@@ -373,6 +385,9 @@ class ModelsClient(Protocol):
 
     async def ps(self) -> Sequence[LoadedModel]:
         """The loaded models, the longest-lived first."""
+
+    async def queue(self) -> Sequence[QueueRow]:
+        """Who runs and who waits: a row for each model that is loaded, loading or waited for, by name."""
 
 
 @attrs.frozen

@@ -13,7 +13,6 @@ from typing import Final, TypeVar
 import attrs
 import trio
 
-from olm.actors.book import Demand
 from olm.actors.client import (
     ChatRequest,
     EmbedRequest,
@@ -26,9 +25,11 @@ from olm.actors.client import (
     StoreClient,
     StoredModel,
 )
+from olm.actors.queue import QueueRow
+from olm.actors.record import Demand
 from olm.actors.runner import CRASH_TEXT
 from olm.actors.runtime import Address, Message, Stream
-from olm.actors.scheduler import Acquire, Drain, Expire, Lease, ListLoaded
+from olm.actors.scheduler import Acquire, Drain, Expire, Lease, ListLoaded, ListQueue
 from olm.actors.turns import (
     TurnPlan,
     check_thinking,
@@ -43,7 +44,7 @@ from olm.actors.turns import (
     turn_message,
 )
 from olm.chat.media import media_of
-from olm.chat.options import load_options, merge_options
+from olm.chat.options import LoadOptions, load_options, merge_options
 from olm.chat.types import ChatPrompt, Prompt, Think, TurnEvent
 from olm.errors import ActorStopped, RunnerCrashed
 from olm.native.wire import CountTokens, Detokenize, Pieces, Render, Tokenize
@@ -59,21 +60,30 @@ MEDIUM_TOKENS: Final = 768
 class RunningTurn:
     """A turn on a worker; see `olm.actors.client.Turn`."""
 
-    __slots__ = ("_events", "load_ns")
+    __slots__ = ("_events", "_pace", "load_ns", "queue_position")
 
-    def __init__(self, events: Stream[TurnEvent], load_ns: int) -> None:
+    def __init__(self, events: Stream[TurnEvent], lease: Lease, load_ns: int) -> None:
         self._events = events
+        self._pace = lease.pace
+        self._pace.attach(events)
         self.load_ns = load_ns
+        self.queue_position = lease.queue_position
 
     def __aiter__(self) -> AsyncIterator[TurnEvent]:
         return self
 
     async def __anext__(self) -> TurnEvent:
-        """Return the next event. Raises RunnerCrashed when the worker died, else what the worker answered."""
+        """Return the next event. Raises RunnerCrashed when the worker died, SlowReader, else what the worker answered."""
+        pace = self._pace
+        if pace.error is not None:
+            raise pace.error
+        pace.ask()
         try:
             return await self._events.__anext__()
         except ActorStopped as exc:
             raise RunnerCrashed(CRASH_TEXT) from exc
+        finally:
+            pace.leave(trio.current_time())
 
     def drain(self) -> Sequence[TurnEvent]:
         """Take the events that are already here, without waiting."""
@@ -92,7 +102,7 @@ class Models:
         """Start a chat turn; see `ModelsClient.chat`."""
         model = await self.store.get(request.model)
         plan = plan_chat(request, model)
-        async with self._turn(model, plan, request.keep_alive_s) as turn:
+        async with self._turn(_demand(request, model, plan.load), plan) as turn:
             yield turn
 
     @asynccontextmanager
@@ -100,7 +110,7 @@ class Models:
         """Start a completion turn; see `ModelsClient.generate`."""
         model = await self.store.get(request.model)
         plan = plan_generate(request, model)
-        async with self._turn(model, plan, request.keep_alive_s) as turn:
+        async with self._turn(_demand(request, model, plan.load), plan) as turn:
             yield turn
 
     async def render(self, request: ChatRequest | GenerateRequest) -> RenderedPrompt:
@@ -110,7 +120,7 @@ class Models:
             plan = plan_chat(request, model)
         else:
             plan = plan_generate(request, model)
-        async with self._lease(Demand(model, plan.load, request.keep_alive_s)) as (lease, _):
+        async with self._lease(_demand(request, model, plan.load)) as (lease, _):
             text = await _ask(lease, Render(plan.prompt, plan.truncate))
         return RenderedPrompt(text, len(_media(plan.prompt)))
 
@@ -118,7 +128,7 @@ class Models:
         """Embed texts; see `ModelsClient.embed`. Without inputs the model is only loaded."""
         model = await self.store.get(request.model)
         options, message = plan_embed(request, model), embed_message(request)
-        async with self._lease(Demand(model, options, request.keep_alive_s)) as (lease, load_ns):
+        async with self._lease(_demand(request, model, options)) as (lease, load_ns):
             if not request.inputs:
                 return EmbedResult((), 0, load_ns)
             embedded = await _ask(lease, message)
@@ -128,7 +138,7 @@ class Models:
         """Score documents; see `ModelsClient.rerank`. Without documents the model is only loaded."""
         model = await self.store.get(request.model)
         options, message = plan_rerank(request, model), rerank_message(request)
-        async with self._lease(Demand(model, options, request.keep_alive_s)) as (lease, load_ns):
+        async with self._lease(_demand(request, model, options)) as (lease, load_ns):
             if not request.documents:
                 return RerankResult((), 0, load_ns)
             ranked = await _ask(lease, message)
@@ -152,7 +162,7 @@ class Models:
         """Count the tokens of a chat's whole prompt; see `ModelsClient.count_tokens`."""
         model = await self.store.get(request.model)
         plan = plan_chat(request, model)
-        async with self._lease(Demand(model, plan.load, request.keep_alive_s)) as (lease, _):
+        async with self._lease(_demand(request, model, plan.load)) as (lease, _):
             n_tokens = await _ask(lease, CountTokens(plan.prompt))
         return n_tokens + MEDIUM_TOKENS * len(_media(plan.prompt))
 
@@ -163,12 +173,13 @@ class Models:
         options: Mapping[str, object],
         keep_alive_s: float | None,
         think: Think | None = None,
+        client: str = "",
     ) -> int:
         """Load a model without a prompt; see `ModelsClient.load`."""
         stored = await self.store.get(model)
         check_thinking(stored, model, think)
         wanted = load_options(merge_options(stored.parameters, options))
-        async with self._lease(Demand(stored, wanted, keep_alive_s)) as (_, load_ns):
+        async with self._lease(Demand(stored, wanted, keep_alive_s, client)) as (_, load_ns):
             return load_ns
 
     async def unload(self, model: str) -> None:
@@ -179,6 +190,10 @@ class Models:
     async def ps(self) -> Sequence[LoadedModel]:
         """List the loaded models, the longest-lived first."""
         return await self.scheduler.ask(ListLoaded())
+
+    async def queue(self) -> Sequence[QueueRow]:
+        """Say who runs and who waits, by model."""
+        return await self.scheduler.ask(ListQueue())
 
     async def drain(self) -> None:
         """Refuse new work and wait until what runs has ended; the caller bounds the wait."""
@@ -199,14 +214,12 @@ class Models:
             yield lease, round((trio.current_time() - started_s) * 1e9)
 
     @asynccontextmanager
-    async def _turn(
-        self, model: StoredModel, plan: TurnPlan, keep_alive_s: float | None
-    ) -> AsyncIterator[RunningTurn]:
+    async def _turn(self, demand: Demand, plan: TurnPlan) -> AsyncIterator[RunningTurn]:
         async with (
-            self._lease(Demand(model, plan.load, keep_alive_s)) as (lease, load_ns),
+            self._lease(demand) as (lease, load_ns),
             self._open(lease, plan) as events,
         ):
-            yield RunningTurn(events, load_ns)
+            yield RunningTurn(events, lease, load_ns)
 
     @asynccontextmanager
     async def _open(self, lease: Lease, plan: TurnPlan) -> AsyncIterator[Stream[TurnEvent]]:
@@ -220,6 +233,14 @@ class Models:
             yield events
         finally:
             events.close()
+
+
+def _demand(
+    request: ChatRequest | GenerateRequest | EmbedRequest | RerankRequest,
+    model: StoredModel,
+    options: LoadOptions,
+) -> Demand:
+    return Demand(model, options, request.keep_alive_s, request.client)
 
 
 async def _ask(lease: Lease, message: Message[R]) -> R:

@@ -16,10 +16,12 @@ from typing import assert_never
 import attrs
 import trio
 
-from olm.actors.book import Book, Demand, Grant, Refuse, StartRunner, StopRunner
+from olm.actors.book import SLOW_TEXT, Book, Demand, Grant, Refuse, StartRunner, StopRunner
 from olm.actors.client import LoadedModel
 from olm.actors.memory import Memory, SystemMemory
+from olm.actors.pace import Pace, SlowReader
 from olm.actors.placement import Policy
+from olm.actors.queue import QueueBounds, QueueRow
 from olm.actors.runner import CRASH_TEXT, LoadModel, Ready
 from olm.actors.runtime import (
     Actor,
@@ -45,6 +47,7 @@ __all__ = [
     "Expire",
     "Lease",
     "ListLoaded",
+    "ListQueue",
     "Ping",
     "Scheduler",
     "SchedulerConfig",
@@ -55,16 +58,25 @@ _log = get_logger("scheduler")
 
 @attrs.frozen
 class Lease:
-    """A slot of a loaded model: the worker to send the turn to, and what is known about the model."""
+    """A slot of a loaded model: the worker to send the turn to, and what is known about the model.
+
+    Attributes:
+        queue_position: where the request stood in its line when it came, from 1; 0 when it did not wait.
+        pace: of the turn's reader. One that is away too long lends its slot out, and later loses its turn.
+    """
 
     worker: Address
     info: Loaded
+    queue_position: int = 0
+    pace: Pace = attrs.field(factory=Pace)
 
 
 class Acquire(StreamMessage[Lease], frozen=True):
     """Wait for a slot; the one item is the lease, closing the stream gives the slot back.
 
-    Raises (as the stream's error): Busy, ShuttingDown, LoadFailed, RunnerCrashed.
+    The stream ends early when the turn is over and only its reader is slow.
+
+    Raises (as the stream's error): Busy, ShuttingDown, LoadFailed, RunnerCrashed, SlowReader.
     """
 
     demand: Demand
@@ -72,6 +84,10 @@ class Acquire(StreamMessage[Lease], frozen=True):
 
 class ListLoaded(Message[tuple[LoadedModel, ...]], frozen=True):
     """The rows of `ps`."""
+
+
+class ListQueue(Message[tuple[QueueRow, ...]], frozen=True):
+    """Who runs and who waits, for each model."""
 
 
 class Expire(Message[None], frozen=True):
@@ -95,22 +111,27 @@ class SchedulerConfig:
     Attributes:
         runners: looks up the supervisor that runners live under; it starts after the scheduler.
         runner_spec: makes the child that loads a model.
+        slow_reader_s: after so long without reading a turn lends its slot out.
+        reader_timeout_s: after so much longer it is ended.
     """
 
     policy: Policy
     runners: Callable[[], Supervisor]
     runner_spec: Callable[[StartRunner], ChildSpec]
     keep_alive_s: float = 300.0
-    max_queue: int = 512
+    bounds: QueueBounds = attrs.field(factory=QueueBounds)
+    slow_reader_s: float = 60.0
+    reader_timeout_s: float = 600.0
     memory: Memory = attrs.field(factory=SystemMemory)
 
 
 @attrs.define
 class _Waiter:
-    """A request's end: where its lease goes, or its error."""
+    """A request's end: where its lease goes, or its error; `scope` is cancelled to refuse it."""
 
     sink: StreamSink[Lease]
-    refused: trio.Event = attrs.field(factory=trio.Event)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    pace: Pace = attrs.field(factory=Pace)
     error: OlmError | None = None
 
 
@@ -131,7 +152,7 @@ class Scheduler(Actor):
         self._book = Book(
             config.policy,
             keep_alive_s=config.keep_alive_s,
-            max_queue=config.max_queue,
+            bounds=config.bounds,
             memory=config.memory,
         )
         self._waiters: dict[int, _Waiter] = {}
@@ -149,17 +170,35 @@ class Scheduler(Actor):
     @streams(Acquire)
     async def acquire(self, msg: Acquire, out: StreamSink[Lease]) -> None:
         """Hold a place in the queue, then a slot, until the consumer leaves; that cancels this task."""
-        ticket_id = self._book.request(msg.demand)
+        ticket_id = self._book.request(msg.demand, trio.current_time())
         waiter = self._waiters[ticket_id] = _Waiter(out)
         try:
-            self._pump()
-            await waiter.refused.wait()
+            with waiter.scope:
+                self._pump()
+                await self._hold(ticket_id, waiter.pace)
         finally:
             del self._waiters[ticket_id]
             self._book.leave(ticket_id, trio.current_time())
             self._pump()
-        assert waiter.error is not None, "only a refusal sets the event"
-        raise waiter.error
+        if waiter.error is not None:
+            raise waiter.error
+
+    async def _hold(self, ticket_id: int, pace: Pace) -> None:
+        """Wait and then hold a slot, lending it out while its reader is away. Returns when nobody needs it any more."""
+        config = self._config
+        while True:
+            await pace.wait_away(config.slow_reader_s)
+            if pace.is_over:
+                return
+            if self._book.park(ticket_id):
+                self._pump()
+                with trio.move_on_after(config.reader_timeout_s):
+                    await pace.wait_back()
+                    self._book.unpark(ticket_id)
+                    continue
+            error = SlowReader(f"{SLOW_TEXT} for too long")
+            self._refuse([Refuse(ticket_id, error)])
+            await trio.lowlevel.checkpoint()
 
     @handles(ListLoaded)
     def list_loaded(self, _: ListLoaded) -> tuple[LoadedModel, ...]:
@@ -177,6 +216,11 @@ class Scheduler(Actor):
         ]
         counts = {name: counts.copy() for name, counts in self._counts.items()}
         return SchedulerStats(waiting, runners, counts)
+
+    @handles(ListQueue)
+    def list_queue(self, _: ListQueue) -> tuple[QueueRow, ...]:
+        """See `ListQueue`."""
+        return tuple(self._book.queue_rows(trio.current_time()))
 
     @handles(Expire)
     def expire(self, msg: Expire) -> None:
@@ -201,8 +245,8 @@ class Scheduler(Actor):
         """Carry out what the book decides; call after every event. Never waits."""
         for action in self._book.decide(trio.current_time()):
             match action:
-                case Grant(ticket_id, runner_id):
-                    self._grant(ticket_id, runner_id)
+                case Grant():
+                    self._grant(action)
                 case Refuse():
                     self._refuse([action])
                 case StartRunner():
@@ -223,19 +267,22 @@ class Scheduler(Actor):
                 reply.send(None)
             self._drains.clear()
 
-    def _grant(self, ticket_id: int, runner_id: int) -> None:
-        ready = self._runs[runner_id].ready
+    def _grant(self, grant: Grant) -> None:
+        ready = self._runs[grant.runner_id].ready
         assert ready is not None, "the book grants slots of loaded runners only"
+        waiter = self._waiters[grant.ticket_id]
+        lease = Lease(ready.worker, ready.info, grant.position, waiter.pace)
         # The consumer may have left just now; its task gives the slot back when it runs.
         with contextlib.suppress(StreamClosed):
-            self._waiters[ticket_id].sink.send_nowait(Lease(ready.worker, ready.info))
+            waiter.sink.send_nowait(lease)
 
     def _refuse(self, refusals: Iterable[Refuse]) -> None:
         for refuse in refusals:
             waiter = self._waiters[refuse.ticket_id]
             # Each caller gets an object of its own: raised in two tasks, one would mix their tracebacks.
             waiter.error = type(refuse.error)(refuse.error.message, **refuse.error.details)
-            waiter.refused.set()
+            waiter.pace.give_up(waiter.error)
+            waiter.scope.cancel("refused")
 
     async def _run_runner(self, start: StartRunner, run: _Run) -> None:
         """Have a runner from its start to its end; `run.scope` is cancelled to end it."""

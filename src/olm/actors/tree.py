@@ -31,6 +31,7 @@ from olm.actors.client import Olm, StoredModel
 from olm.actors.create import Jobs
 from olm.actors.models import Models
 from olm.actors.placement import Policy, spin_count
+from olm.actors.queue import QueueBounds
 from olm.actors.runner import Runner, RunnerConfig
 from olm.actors.runtime import (
     Address,
@@ -196,7 +197,11 @@ def _scheduler_config(
         runners=partial(root.supervisor, "models/runners"),
         runner_spec=partial(_runner_spec, root, settings, options, spare),
         keep_alive_s=settings.keep_alive_s,
-        max_queue=settings.max_queue,
+        bounds=QueueBounds(
+            settings.max_queue, settings.max_queue_per_model, settings.max_queue_per_client
+        ),
+        slow_reader_s=settings.slow_reader_s,
+        reader_timeout_s=settings.reader_timeout_s,
     )
 
 
