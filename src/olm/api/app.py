@@ -24,6 +24,7 @@ from olm.actors.client import Olm
 from olm.actors.stats import SnapshotSource
 from olm.api.access import log_access
 from olm.api.asgi import Api, AsgiApp
+from olm.api.auth import Authorizer
 from olm.api.errors import dialect_of, error_body
 from olm.api.guards import Guard, is_loopback
 from olm.api.metrics import Metrics
@@ -40,6 +41,7 @@ from olm.api.routes import (
     openai,
     openai_embeddings,
     rerank,
+    responses,
     system,
 )
 from olm.api.streaming import StreamResponse
@@ -91,7 +93,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
 
     Args:
         olm: the clients that do the work.
-        settings: `address` decides about the Host check, `origins` are further CORS origins.
+        settings: `address` decides about the Host check, `origins` are further CORS origins, `api_keys` may name keys.
         snapshot: what the actors have counted, for `/metrics` and `/api/props`; None leaves it out of them.
     """
     constants = {**system.CONSTANTS, **health.CONSTANTS}
@@ -113,6 +115,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         create,
         openai,
         openai_embeddings,
+        responses,
         rerank,
         audio,
         anthropic,
@@ -120,7 +123,8 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
     guard = Guard(settings.origins, check_host=is_loopback(settings.address))
-    api = Api(olm, cast("AsgiApp", quart), guard, constants)
+    auth = Authorizer.from_settings(settings, guard.names_us)
+    api = Api(olm, cast("AsgiApp", quart), guard, auth, constants)
     api.gate.watch(log_access)
     api.gate.watch(counted.ended)
     metrics.register(quart, counted, api.gate, snapshot)

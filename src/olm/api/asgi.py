@@ -1,8 +1,9 @@
 """The outer ASGI application: everything that holds for all requests, before Quart sees one.
 
-Request ids, Host and CORS rules, header and body limits, drain mode, requests in flight; and blob uploads, which must
-not pass through Quart. The lifespan is answered here, so that Quart never opens the nursery whose crash would end it
-unnoticed (runtime trap: hypercorn then serves on without lifespan). Routes are in `app`, the access log in `access`.
+Request ids, Host and CORS rules, API keys, header and body limits, drain mode, requests in flight; and blob uploads,
+which must not pass through Quart. The lifespan is answered here, so that Quart never opens the nursery whose crash would
+end it unnoticed (runtime trap: hypercorn then serves on without lifespan). Routes are in `app`, the access log in
+`access`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hypercorn.typing import (
 )
 
 from olm.actors.client import Olm
+from olm.api.auth import Authorizer, peer_name
 from olm.api.blobs import BLOB_PREFIX, upload
 from olm.api.body import ClientGone, read_body
 from olm.api.connection import CHUNK_WRITER_KEY, ChunkWriter
@@ -55,16 +57,24 @@ class Api:
 
     Args:
         inner: what serves the routes.
+        auth: who may do what.
         constants: answers to GET and HEAD by path; the routes are in `inner` too, for their other methods.
 
     Attributes:
         gate: the requests in flight; `serve` drains through it.
+        auth: see above; `serve` tells it to read its keys again.
     """
 
     def __init__(
-        self, olm: Olm, inner: AsgiApp, guard: Guard, constants: Mapping[str, Constant]
+        self,
+        olm: Olm,
+        inner: AsgiApp,
+        guard: Guard,
+        auth: Authorizer,
+        constants: Mapping[str, Constant],
     ) -> None:
         self.gate = Gate()
+        self.auth = auth
         self._olm = olm
         self._inner = inner
         self._guard = guard
@@ -113,6 +123,10 @@ class Api:
             if verdict.status:
                 await answer(receive, send, verdict.status, [], body_pending=has_body)
                 return
+            self.auth.keyring.refresh(call.started_s)
+            call.client = self.auth.admit(
+                call.method, call.path, headers, host=host, peer=call.client
+            )
             if self.gate.is_draining:
                 raise ShuttingDown(SHUTTING_DOWN)
             if call.path.startswith("//"):
@@ -169,7 +183,7 @@ def _open_call(scope: HTTPScope, headers: dict[bytes, bytes], buffer: Buffer) ->
         id=request_id,
         method=scope["method"],
         path=scope["path"],
-        client=client[0] if client else "local",
+        client=peer_name(client[0] if client else None),
         started_s=trio.current_time(),
         buffer=buffer,
         user_agent=headers.get(b"user-agent", b"").decode("latin1"),

@@ -28,7 +28,9 @@ __all__ = [
     "SHUTTING_DOWN",
     "BodyTooLarge",
     "Dialect",
+    "Forbidden",
     "SlowBody",
+    "Unauthorized",
     "dialect_of",
     "error_body",
     "error_headers",
@@ -48,6 +50,18 @@ class BodyTooLarge(OlmError):
     """The request body is larger than olm takes."""
 
     status = 413
+
+
+class Unauthorized(OlmError):
+    """The client needs an API key, and sent none or a wrong one."""
+
+    status = 401
+
+
+class Forbidden(OlmError):
+    """The client is known, or needs not be, and may not do this."""
+
+    status = 403
 
 
 class SlowBody(OlmError):
@@ -82,7 +96,12 @@ class _AnthropicError(msgspec.Struct):
     request_id: str
 
 
-_OPENAI_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
+_OPENAI_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "invalid_request_error",
+    403: "invalid_request_error",
+    404: "not_found_error",
+}
 _OPENAI_CODES: Final = (
     (ModelNotFound, "model_not_found"),
     (ContextTooLong, "context_length_exceeded"),
@@ -155,6 +174,11 @@ def error_headers(error: OlmError) -> list[tuple[str, str]]:
         retry_after_s = error.details.get("retry_after_s")
         number = retry_after_s if isinstance(retry_after_s, int | float) else 1
         headers.append(("retry-after", str(max(1, round(number)))))
+        position = error.details.get("queue_position")
+        if isinstance(position, int):
+            headers.append(("x-olm-queue-position", str(position)))
+    if isinstance(error, Unauthorized):
+        headers.append(("www-authenticate", "Bearer"))
     if isinstance(error, ShuttingDown):
         headers.append(("connection", "close"))
     return headers

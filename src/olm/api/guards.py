@@ -35,6 +35,14 @@ _STAINLESS: Final = (
     "Runtime-Version",
     "Timeout",
 )
+_OURS: Final = (
+    "X-Api-Key",
+    "Anthropic-Version",
+    "Anthropic-Beta",
+    "Anthropic-Dangerous-Direct-Browser-Access",
+    "X-Request-Id",
+)
+"""Beyond Ollama's: what Anthropic's SDK sends from a browser, and our request ids."""
 _ALLOWED_HEADERS: Final = ",".join(
     (
         "Authorization",
@@ -44,6 +52,7 @@ _ALLOWED_HEADERS: Final = ",".join(
         "X-Requested-With",
         "Openai-Beta",
         *(f"X-Stainless-{name}" for name in _STAINLESS),
+        *_OURS,
     )
 ).encode()
 _MAX_AGE_S: Final = b"43200"
@@ -155,6 +164,10 @@ class Guard:
         if self._any_origin or origin.startswith(_EXTENSIONS):
             return True
         return self._origins.fullmatch(origin.lower()) is not None
+
+    def names_us(self, host: str) -> bool:
+        """Whether a Host, port and all, passes `is_allowed_host`; asked on every listener, checked or not."""
+        return self.is_allowed_host(_strip_port(host))
 
     def is_allowed_host(self, host: str) -> bool:
         """Whether a Host without port names this machine and nothing a stranger's DNS could have pointed here."""

@@ -21,6 +21,7 @@ _COMMANDS: Final = {  # name: (module, one line for `olm --help`), in the order 
     "ps": ("models", "List running models"),
     "cp": ("models", "Copy a model"),
     "rm": ("models", "Remove models"),
+    "keys": ("keys", "Make, list and remove API keys"),
 }
 _ALIASES: Final = {"start": "serve", "ls": "list"}
 
