@@ -192,14 +192,18 @@ async def test_a_stream_to_the_byte(client: MemoryClient, olm: FakeOlm) -> None:
 
 
 async def test_arguments_that_come_at_the_end_are_told(client: MemoryClient, olm: FakeOlm) -> None:
-    """Some parsers know the arguments only with the whole call."""
-    whole = called("f", '{"a":1}')
-    olm.models.script = [whole[0], whole[-1], whole[0], whole[-1], DONE]
+    """Some parsers know the arguments only with the whole call; others have told them by then."""
+    parts = called("f", '{"a":1}')
+    olm.models.script = [*parts, parts[0], parts[-1], DONE]
 
     reply = await client.post("/v1/messages", STREAM)
 
     deltas = [value["delta"] for kind, value in events(reply) if kind == "content_block_delta"]
-    assert deltas == [{"type": "input_json_delta", "partial_json": '{"a":1}'}] * 2
+    assert deltas == [
+        {"type": "input_json_delta", "partial_json": '{"a'},
+        {"type": "input_json_delta", "partial_json": '":1}'},
+        {"type": "input_json_delta", "partial_json": '{"a":1}'},
+    ]
 
 
 async def test_text_and_thinking_may_alternate(client: MemoryClient, olm: FakeOlm) -> None:
