@@ -20,7 +20,7 @@ from olm.api.dialects.ollama import local_name, parse_think
 from olm.api.schemas import ABSENT, StructuredOutputs
 from olm.api.schemas_openai import ResponseFormat, TurnFields
 from olm.chat.types import Constraint, Think
-from olm.errors import InvalidName, InvalidRequest
+from olm.errors import InvalidName, InvalidRequest, OlmError
 from olm.store.names import ModelName
 
 __all__ = [
@@ -87,13 +87,13 @@ def decode_body(body: bytes, kind: type[T]) -> T:
     return decode(body, kind)
 
 
-def model_name(given: str | None) -> str:
-    """The local name of the model. Raises InvalidRequest `model is required` for none and for what is no name."""
+def model_name(given: str | None, refusal: OlmError | None = None) -> str:
+    """The local name of the model; `refusal` (`model is required`) is raised for none and for what is no name."""
     name = local_name((given or "").strip())
     try:
         ModelName.parse(name)
     except InvalidName:
-        raise InvalidRequest("model is required", param="model") from None
+        raise refusal or InvalidRequest("model is required", param="model") from None
     return name
 
 

@@ -30,7 +30,17 @@ from olm.chat.types import (
 )
 from olm.errors import OlmError
 
-__all__ = ["Answering", "ChatForm", "Tally", "chat_document", "chat_rendered", "reason_of"]
+__all__ = [
+    "Answering",
+    "ChatForm",
+    "Tally",
+    "chat_document",
+    "chat_rendered",
+    "debug_info",
+    "json_text",
+    "reason_of",
+    "usage_chunk",
+]
 
 _string = msgspec.json.Encoder().encode
 
@@ -91,8 +101,9 @@ class ChatForm:
     def __init__(self, answer: Answering, index: int = 0, tally: Tally | None = None) -> None:
         self._index = index
         self._tally = tally
-        self._opening = _opening(answer)
-        self._head = self._opening + b'[{"index":%d,"delta":{' % index
+        opening = _opening(answer)
+        self._usage_lead = opening + b'[],"usage":'
+        self._head = opening + b'[{"index":%d,"delta":{' % index
         self._lead = self._head + b'"role":"assistant",'
         self._is_first = True
         self._n_calls = 0
@@ -102,9 +113,9 @@ class ChatForm:
         if isinstance(event, Piece):
             return self._piece(event)
         if isinstance(event, CallArguments):
-            return self._chunk(_ARGUMENTS % (event.index, _text(event.json)))
+            return self._chunk(_ARGUMENTS % (event.index, json_text(event.json)))
         if isinstance(event, CallStart):
-            call = (event.index, _text(event.id), _text(event.name))
+            call = (event.index, json_text(event.id), json_text(event.name))
             return self._chunk(_CALL % call)
         if isinstance(event, CallEnd):
             self._n_calls += event.call is not None
@@ -113,15 +124,15 @@ class ChatForm:
 
     def _piece(self, piece: Piece) -> bytes:
         if not piece.logprobs and not piece.thinking:
-            return self._chunk(b'"content":' + _text(piece.content)) if piece.content else b""
+            return self._chunk(b'"content":' + json_text(piece.content)) if piece.content else b""
         logprobs = _logprobs_field(piece.logprobs)
         if not piece.thinking:
-            return self._chunk(b'"content":' + _text(piece.content), logprobs)
+            return self._chunk(b'"content":' + json_text(piece.content), logprobs)
         if not piece.content:
-            return self._chunk(b'"content":"","reasoning":' + _text(piece.thinking), logprobs)
+            return self._chunk(b'"content":"","reasoning":' + json_text(piece.thinking), logprobs)
         # Both in one event are two chunks; the first carries the logprobs.
-        thinking = self._chunk(b'"reasoning":' + _text(piece.thinking), logprobs)
-        return thinking + self._chunk(b'"content":' + _text(piece.content))
+        thinking = self._chunk(b'"reasoning":' + json_text(piece.thinking), logprobs)
+        return thinking + self._chunk(b'"content":' + json_text(piece.content))
 
     def _chunk(self, delta: bytes, logprobs: bytes = b"") -> bytes:
         lead = self._lead
@@ -134,15 +145,19 @@ class ChatForm:
     def _end(self, done: Done) -> bytes:
         reason = reason_of(done, has_calls=self._n_calls > 0)
         first = self._chunk(b'"content":""') if self._is_first else b""
-        last = self._head + b'},"finish_reason":' + _text(reason) + b"}]}\n\n"
-        return first + last + usage_chunk(self._opening, self._tally, self._index, done)
+        last = self._head + b'},"finish_reason":' + json_text(reason) + b"}]}\n\n"
+        return first + last + usage_chunk(self._usage_lead, self._tally, self._index, done)
 
 
-def usage_chunk(opening: bytes, tally: Tally | None, index: int, done: Done) -> bytes:
-    """The chunk that tells the usage, after the last choice's end and if it is wanted; else nothing."""
+def usage_chunk(lead: bytes, tally: Tally | None, index: int, done: Done) -> bytes:
+    """The chunk that tells the usage, after the last choice's end and if it is wanted; else nothing.
+
+    Args:
+        lead: the chunk up to its usage.
+    """
     if tally is None or not tally.add(index, done):
         return b""
-    return opening + b'[],"usage":' + to_json(tally.usage()) + b"}\n\n"
+    return lead + to_json(tally.usage()) + b"}\n\n"
 
 
 def chat_document(answer: Answering, turns: Sequence[Sequence[TurnEvent]]) -> bytes:
@@ -178,7 +193,12 @@ def reason_of(done: Done, *, has_calls: bool = False) -> str:
 
 
 def _opening(answer: Answering) -> bytes:
-    parts = (_text(answer.id), answer.created_s, _text(answer.model), _text(wire.FINGERPRINT))
+    parts = (
+        json_text(answer.id),
+        answer.created_s,
+        json_text(answer.model),
+        json_text(wire.FINGERPRINT),
+    )
     return (
         b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
         b'"system_fingerprint":%b,"choices":' % parts
@@ -230,7 +250,8 @@ def _call(call: ToolCall) -> wire.FunctionCall:
     )
 
 
-def _text(text: str) -> bytes:
+def json_text(text: str) -> bytes:
+    """Write a text as JSON, as Go does."""
     return go_escape(_string(text))
 
 

@@ -15,6 +15,12 @@ from olm.api import schemas_openai as wire
 from olm.api.choices import choice_lines, collect
 from olm.api.dialects.openai_chat import chat_requests
 from olm.api.dialects.openai_common import decode_body
+from olm.api.dialects.openai_completions import CompletionPlan, plan_completions
+from olm.api.dialects.openai_completions_events import (
+    CompletionForm,
+    completion_document,
+    completion_rendered,
+)
 from olm.api.dialects.openai_events import (
     Answering,
     ChatForm,
@@ -37,6 +43,7 @@ def register(app: Quart, olm: Olm) -> None:
     """Add these routes to the application."""
     routes = _Routes(olm)
     add(app, ("POST",), "/v1/chat/completions", routes.chat)
+    add(app, ("POST",), "/v1/completions", routes.completions)
     add(app, ("GET",), "/v1/models", routes.models)
     add(app, ("GET",), "/v1/models/<path:model>", routes.model)
 
@@ -64,6 +71,34 @@ class _Routes:
         tally = Tally(len(turns), len(turns)) if _wants_usage(request) else None
         forms = [ChatForm(answer, index, tally) for index in range(len(turns))]
         return StreamResponse(call, partial(choice_lines, turns, forms, call), _SSE)
+
+    async def completions(self, call: Call) -> Response:
+        request = decode_body(call.take_body(), wire.CompletionRequest)
+        plan = plan_completions(request)
+        answer = _answering("cmpl", request)
+        if request.debug_render_only:
+            prompt = await self.olm.models.render(plan.requests[0])
+            return json_reply(completion_rendered(answer, prompt))
+        echoes = await self._echoes(plan)
+        turns = [self.olm.models.generate(one) for one in plan.requests]
+        if not request.stream:
+            return json_reply(completion_document(answer, plan, await collect(turns), echoes))
+        tally = Tally(len(turns), plan.n_each) if _wants_usage(request) else None
+        forms = [
+            CompletionForm(answer, index, tally, echoes[index // plan.n_each])
+            for index in range(len(turns))
+        ]
+        return StreamResponse(call, partial(choice_lines, turns, forms, call), _SSE)
+
+    async def _echoes(self, plan: CompletionPlan) -> list[str]:
+        """What stands before the answers to each prompt: nothing, or the prompt's text."""
+        if not plan.echo:
+            return [""] * len(plan.prompts)
+        model = plan.requests[0].model
+        return [
+            prompt if isinstance(prompt, str) else await self.olm.models.detokenize(model, prompt)
+            for prompt in plan.prompts
+        ]
 
     async def models(self, _call: Call) -> Response:
         rows = [_model(row.name, row.modified_ns) for row in await self.olm.store.list()]
