@@ -366,6 +366,9 @@ class ModelsClient(Protocol):
     async def detokenize(self, model: str, tokens: Sequence[int]) -> str:
         """Turn tokens into text; bytes that are no UTF-8 become U+FFFD. Raises InvalidRequest for unknown tokens."""
 
+    async def pieces(self, model: str, tokens: Sequence[int]) -> Sequence[bytes]:
+        """Give the bytes of each token, which need not be whole UTF-8. Raises InvalidRequest for unknown tokens."""
+
     async def count_tokens(self, request: ChatRequest) -> int:
         """Count the tokens of the whole prompt of a chat, nothing dropped or generated."""
 
