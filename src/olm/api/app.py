@@ -40,6 +40,7 @@ from olm.api.routes import (
     models,
     openai,
     openai_embeddings,
+    queue,
     rerank,
     responses,
     system,
@@ -110,6 +111,8 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
     for group in (
         system,
         models,
+        queue,
+        queue,
         generate,
         embed,
         create,

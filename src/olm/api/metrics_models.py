@@ -19,11 +19,13 @@ from olm.actors.client import (
     GenerateRequest,
     LoadedModel,
     ModelsClient,
+    QueueRow,
     RenderedPrompt,
     RerankRequest,
     RerankResult,
     Turn,
 )
+from olm.api.asking import asked, asking_client, note_wait
 from olm.api.gate import Usage, current_call
 from olm.api.metrics import Metrics, ModelMeter
 from olm.chat.types import CallArguments, CallEnd, CallStart, Done, Piece, Think, TurnEvent
@@ -48,6 +50,7 @@ class MeteredTurn:
         "_turn",
         "_usage",
         "load_ns",
+        "queue_position",
     )
 
     def __init__(self, turn: Turn, meter: ModelMeter, usage: Usage, started_s: float) -> None:
@@ -56,6 +59,7 @@ class MeteredTurn:
         self._usage = usage
         self._started_s = started_s
         self.load_ns = turn.load_ns
+        self.queue_position = turn.queue_position
         self._begun = self._ended = False
         self._last_s = self._gap_s = 0.0
         self._n = 0  # events that came together after the gap
@@ -137,11 +141,11 @@ class MeteredModels:
 
     def chat(self, request: ChatRequest) -> AbstractAsyncContextManager[Turn]:
         """Start a chat turn; see `ModelsClient.chat`."""
-        return self._turn(request.model, self._models.chat(request))
+        return self._turn(request.model, self._models.chat(asked(request)))
 
     def generate(self, request: GenerateRequest) -> AbstractAsyncContextManager[Turn]:
         """Start a completion turn; see `ModelsClient.generate`."""
-        return self._turn(request.model, self._models.generate(request))
+        return self._turn(request.model, self._models.generate(asked(request)))
 
     @asynccontextmanager
     async def _turn(
@@ -150,6 +154,7 @@ class MeteredModels:
         call = current_call()
         started_s = call.started_s if call is not None else trio.current_time()
         async with opening as turn:
+            note_wait(turn)
             meter, usage = self._row(model, turn.load_ns)
             metered = MeteredTurn(turn, meter, usage, started_s)
             how = "cancelled"
@@ -163,18 +168,18 @@ class MeteredModels:
 
     async def render(self, request: ChatRequest | GenerateRequest) -> RenderedPrompt:
         """Render a prompt; see `ModelsClient.render`."""
-        return await self._models.render(request)
+        return await self._models.render(asked(request))
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts; see `ModelsClient.embed`."""
-        result = await self._models.embed(request)
+        result = await self._models.embed(asked(request))
         meter = self._prompted(request.model, result)
         meter.n_embedded += len(result.vectors)
         return result
 
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score documents; see `ModelsClient.rerank`."""
-        result = await self._models.rerank(request)
+        result = await self._models.rerank(asked(request))
         meter = self._prompted(request.model, result)
         meter.n_ranked += len(result.scores)
         return result
@@ -191,9 +196,13 @@ class MeteredModels:
         """Turn tokens into text; see `ModelsClient.detokenize`."""
         return await self._models.detokenize(model, tokens)
 
+    async def pieces(self, model: str, tokens: Sequence[int]) -> Sequence[bytes]:
+        """Give the bytes of each token; see `ModelsClient.pieces`."""
+        return await self._models.pieces(model, tokens)
+
     async def count_tokens(self, request: ChatRequest) -> int:
         """Count the tokens of a prompt; see `ModelsClient.count_tokens`."""
-        return await self._models.count_tokens(request)
+        return await self._models.count_tokens(asked(request))
 
     async def load(
         self,
@@ -202,10 +211,11 @@ class MeteredModels:
         options: Mapping[str, object],
         keep_alive_s: float | None,
         think: Think | None = None,
+        client: str = "",
     ) -> int:
         """Load a model; see `ModelsClient.load`."""
         return await self._models.load(
-            model, options=options, keep_alive_s=keep_alive_s, think=think
+            model, options=options, keep_alive_s=keep_alive_s, think=think, client=client or asking_client()
         )
 
     async def unload(self, model: str) -> None:
@@ -215,6 +225,10 @@ class MeteredModels:
     async def ps(self) -> Sequence[LoadedModel]:
         """List the loaded models; see `ModelsClient.ps`."""
         return await self._models.ps()
+
+    async def queue(self) -> Sequence[QueueRow]:
+        """List who runs and who waits; see `ModelsClient.queue`."""
+        return await self._models.queue()
 
     def _prompted(self, model: str, result: EmbedResult | RerankResult) -> ModelMeter:
         meter, usage = self._row(model, result.load_ns)
