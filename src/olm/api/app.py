@@ -112,7 +112,6 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         system,
         models,
         queue,
-        queue,
         generate,
         embed,
         create,
