@@ -251,6 +251,19 @@ class FakeModels:
         await self._check(model)
         return "".join(map(chr, tokens))
 
+    async def tokenize(
+        self, model: str, text: str, *, add_special: bool = True, parse_special: bool = True
+    ) -> Sequence[int]:
+        """Every character is its code point; a 1 stands before it all when special tokens are wanted."""
+        self.requests.append(("tokenize", model, text, add_special, parse_special))
+        await self._check(model)
+        return [*([1] if add_special else []), *map(ord, text)]
+
+    async def pieces(self, model: str, tokens: Sequence[int]) -> Sequence[bytes]:
+        """As `detokenize`, but those up to 255 are a byte each."""
+        await self._check(model)
+        return [bytes([token]) if token < 256 else chr(token).encode() for token in tokens]
+
     async def count_tokens(self, request: ChatRequest) -> int:
         self.requests.append(("count", request))
         await self._check(request.model)

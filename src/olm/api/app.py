@@ -44,6 +44,7 @@ from olm.api.routes import (
     rerank,
     responses,
     system,
+    text,
 )
 from olm.api.streaming import StreamResponse
 from olm.config import Settings
@@ -121,6 +122,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         rerank,
         audio,
         anthropic,
+        text,
     ):
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)
