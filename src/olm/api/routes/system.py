@@ -23,7 +23,6 @@ OLLAMA_VERSION: Final = "0.33.0"
 _NOT_YET: Final = (
     ("POST", "/api/pull", "pulling models"),
     ("POST", "/api/push", "pushing models"),
-    ("POST", "/v1/responses", "the OpenAI API"),
 )
 _CLOUD: Final = (
     ("POST", "/api/me", "account lookup is unavailable"),
