@@ -323,9 +323,10 @@ async def test_an_error_before_the_stream_has_its_status(
         status,
         "application/json; charset=utf-8",
     )
+    message = "prompt is too long: too long" if status == 400 else str(error)
     assert reply.json == {
         "type": "error",
-        "error": {"type": kind, "message": str(error)},
+        "error": {"type": kind, "message": message},
         "request_id": reply.headers["request-id"],
     }
     assert reply.headers.get("retry-after") == ("3" if status == 503 else None)

@@ -70,6 +70,8 @@ async def test_only_what_is_said_becomes_an_option(client: MemoryClient, olm: Fa
         messages=[ChatMessage(role="user", content="Hello")],
         think=False,
         options={"num_predict": 64},
+        truncate=False,
+        shift=False,
     )
 
 
@@ -118,6 +120,32 @@ async def test_system(client: MemoryClient, olm: FakeOlm, system: object, text: 
     assert request.messages == [
         ChatMessage(role="system", content=text),
         ChatMessage(role="user", content="Hello"),
+    ]
+
+
+async def test_later_instructions_stay_where_they_are(client: MemoryClient, olm: FakeOlm) -> None:
+    """Templates want system messages only at the beginning; Claude Code sends them behind the user's."""
+    more = {"role": "system", "content": [{"type": "text", "text": "Be kind."}]}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+    messages = [
+        {"role": "system", "content": "And polite."},
+        *HELLO,
+        more,
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+        more,
+    ]
+    reminder = "<system-reminder>\nBe kind.\n</system-reminder>"
+
+    request = await asked(client, olm, system="Be brief.", messages=messages)
+
+    assert [(message.role, message.content) for message in request.messages] == [
+        ("system", "Be brief.\n\nAnd polite."),
+        ("user", f"Hello\n\n{reminder}"),
+        ("assistant", ""),
+        ("tool", "r"),
+        ("user", reminder),
     ]
 
 

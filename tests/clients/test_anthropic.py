@@ -285,6 +285,20 @@ def test_a_stop_sequence_is_named(failing: tuple[FakeOlm, str]) -> None:
 
 @pytest.mark.daemon
 @pytest.mark.native
+def test_a_conversation_that_does_not_fit_is_refused(daemon: object) -> None:
+    """Nothing is dropped in silence; the words are those on which Claude Code shortens it."""
+    long: list[MessageParam] = [{"role": "user", "content": "word " * 3000}]
+
+    with client_of(str(getattr(daemon, "url"))) as client:  # noqa: B009
+        with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
+            client.messages.create(model="tiny", max_tokens=9, messages=long)
+        counted = client.messages.count_tokens(model="tiny", messages=long)
+
+    assert counted.input_tokens > 2048
+
+
+@pytest.mark.daemon
+@pytest.mark.native
 def test_a_stop_sequence_ends_the_answer(daemon: object) -> None:
     with client_of(str(getattr(daemon, "url"))) as client:  # noqa: B009
         message = client.messages.create(

@@ -139,6 +139,9 @@ def error_body(error: OlmError, dialect: Dialect = "ollama", request_id: str = "
             return to_json(_OpenAIError(_openai_detail(error)))
         case "anthropic":
             kind = _ANTHROPIC_TYPES.get(status, "api_error")
+            if isinstance(error, ContextTooLong):
+                # Claude Code shortens the conversation when it meets Anthropic's words.
+                message = f"prompt is too long: {message}"
             return to_json(_AnthropicError("error", _AnthropicDetail(kind, message), request_id))
 
 

@@ -14,11 +14,11 @@ import msgspec
 
 from olm.actors import client
 from olm.api import schemas_anthropic as wire
-from olm.api.dialects.anthropic_blocks import read_messages, system_text
+from olm.api.dialects.anthropic_blocks import read_messages
 from olm.api.dialects.ollama import local_name
 from olm.api.dialects.tools import Tools, read_tools
 from olm.api.gojson import check_values
-from olm.chat.types import ChatMessage, Constraint, Think, ToolChoice
+from olm.chat.types import Constraint, Think, ToolChoice
 from olm.errors import InvalidName, InvalidRequest, ModelNotFound
 from olm.store.names import ModelName
 
@@ -75,9 +75,7 @@ def _chat(
         raise InvalidRequest("max_tokens is required and must be positive")
     if not request.messages:
         raise InvalidRequest("messages is required")
-    system = system_text(request.system)
-    first = [ChatMessage(role="system", content=system)] if system else []
-    messages = first + read_messages(request.messages)
+    messages = read_messages(request.system, request.messages)
     if not messages:
         raise InvalidRequest("messages: all of them are empty")
     tools = _tools(request.tools or [])
@@ -92,6 +90,9 @@ def _chat(
         constraint=_constraint(request),
         think=think,
         options={**options, _BUDGET: budget} if budget else options,
+        # Anthropic refuses what does not fit, and its clients shorten the conversation themselves.
+        truncate=False,
+        shift=False,
     )
 
 

@@ -3,6 +3,10 @@
 One message of theirs may become several of ours, because results of tools are blocks of a user's message there and
 messages of their own here. Words and order of checks: spec/ollama §2.7. What Ollama ignores and olm reads (documents,
 search results, `is_error`, images in `data:` URLs) follows Anthropic's documents.
+
+System messages in the middle of a conversation, which Claude Code sends in every session, become a marked part of the
+user's turn where they stand. Many templates refuse them (Ollama issue 17774), and moved to the front they would change
+the beginning of the prompt, which is in the cache.
 """
 
 from __future__ import annotations
@@ -19,49 +23,64 @@ from olm.api.gojson import check_types, check_values
 from olm.chat.types import ChatMessage, ToolCall
 from olm.errors import InvalidRequest
 
-__all__ = ["read_messages", "system_text"]
+__all__ = ["read_messages"]
 
 _BILLING: Final = "x-anthropic-billing-header:"
 """Claude Code begins its system prompt with such a block. Its check sum differs in every request, so that no prompt
 would have a prefix in common with the one before; it means nothing to a model."""
 
 
-def system_text(system: object) -> str:
-    """Read the field `system`: text, or text blocks that are put together.
-
-    Raises:
-        InvalidRequest: it is neither.
-    """
-    if system is None or isinstance(system, str):
-        return system or ""
-    blocks = _blocks(system, "system")
-    return "".join(
-        block.text
-        for block in blocks
-        if block.type == "text" and block.text and not block.text.startswith(_BILLING)
-    )
-
-
-def read_messages(messages: Iterable[wire.Message]) -> list[ChatMessage]:
-    """Translate the conversation.
+def read_messages(system: object, messages: Iterable[wire.Message]) -> list[ChatMessage]:
+    """Translate the field `system` and the conversation.
 
     Raises:
         InvalidRequest: a malformed block, or one that olm cannot give to a model.
     """
     found: list[ChatMessage] = []
     tool_names: dict[str, str] = {}
+    _add_system(found, _system_text(system, "system"))
     for message in messages:
         role = (message.role or "").lower()
-        if isinstance(message.content, str):
+        if role == "system":
+            _add_system(found, _system_text(message.content, "messages", "content"))
+        elif isinstance(message.content, str):
             found.append(ChatMessage(role=role, content=message.content))
-            continue
-        reader = _MessageReader(tool_names)
-        for block in _blocks(message.content, "messages", "content"):
-            reader.read(block)
-        # Templates want the results next to the calls they answer.
-        found += reader.results
-        found += reader.rest(role)
+        else:
+            reader = _MessageReader(tool_names)
+            for block in _blocks(message.content, "messages", "content"):
+                reader.read(block)
+            # Templates want the results next to the calls they answer.
+            found += reader.results
+            found += reader.rest(role)
     return found
+
+
+def _system_text(system: object, *path: str) -> str:
+    """Read text, or text blocks that are put together; what else there is has no meaning here."""
+    if system is None or isinstance(system, str):
+        return system or ""
+    return "".join(
+        block.text
+        for block in _blocks(system, *path)
+        if block.type == "text" and block.text and not block.text.startswith(_BILLING)
+    )
+
+
+def _add_system(found: list[ChatMessage], text: str) -> None:
+    """Add instructions: to the first message if that is still where we are, else to the user's turn."""
+    if not text:
+        return
+    if not found:
+        found.append(ChatMessage(role="system", content=text))
+        return
+    is_first = len(found) == 1 and found[0].role == "system"
+    if not is_first:
+        text = f"<system-reminder>\n{text}\n</system-reminder>"
+        if found[-1].role != "user":
+            found.append(ChatMessage(role="user", content=text))
+            return
+    content = f"{found[-1].content}\n\n{text}" if found[-1].content else text
+    found[-1] = msgspec.structs.replace(found[-1], content=content)
 
 
 class _MessageReader:
