@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from importlib import resources
@@ -14,12 +14,13 @@ import msgspec
 import pytest
 import trio
 
+from kit.bert import write_bert
 from kit.fake_worker import FakeModel, FakeWorker
 from olm.actors.runtime import Address, ChildSpec, open_supervisor, process_actor
 from olm.actors.tree import worker_options
 from olm.chat.options import LoadOptions
 from olm.chat.types import ChatMessage, ChatPrompt, Done, Piece, Sampling, TextPrompt, TurnEvent
-from olm.errors import ContextTooLong, InvalidRequest, LoadFailed
+from olm.errors import ContextTooLong, InvalidRequest, LoadFailed, NotSupported
 from olm.native import wire
 from olm.native.process import ProcessIdRequest
 
@@ -223,6 +224,77 @@ async def test_embeddings_are_rows_of_length_one(open_worker: OpenWorker) -> Non
     assert cut.n_tokens[0] <= N_CTX
 
 
+async def test_a_prompt_may_be_tokens_and_so_may_what_is_embedded(open_worker: OpenWorker) -> None:
+    text = "Once upon a time"
+    async with open_worker() as worker:
+        await load(worker)
+        tokens = await worker.ask(wire.Tokenize(text))
+        prompts = [
+            TextPrompt("", tokens[:3]),
+            TextPrompt(await worker.ask(wire.Detokenize(tokens[:3]))),
+            TextPrompt(text, tokens),
+        ]
+        short = Sampling(n_predict=8, temperature=0.0)
+        by_tokens, by_text, both = [
+            await run(worker, turn(prompt=prompt, sampling=short)) for prompt in prompts
+        ]
+        embedded = await worker.ask(wire.Embed(inputs=(text, tokens)))
+
+    ends = [events[-1] for events in (by_tokens, by_text, both)]
+    n_prompts = [end.n_prompt for end in ends if isinstance(end, Done)]
+    assert n_prompts == [3, 3, 2 * len(tokens)]
+    assert [e for e in by_tokens if isinstance(e, Piece)] == [
+        e for e in by_text if isinstance(e, Piece)
+    ]
+    assert embedded.n_tokens == (len(tokens), len(tokens))
+    assert embedded.vectors[: 4 * embedded.n_embd] == embedded.vectors[4 * embedded.n_embd :]
+
+
+async def test_text_tokens_and_pieces_lead_to_each_other(open_worker: OpenWorker) -> None:
+    text = "Grüße, 世界! <b>"
+    async with open_worker() as worker:
+        await load(worker)
+        tokens = await worker.ask(wire.Tokenize(text, add_special=False))
+        back = await worker.ask(wire.Detokenize(tokens))
+        pieces = await worker.ask(wire.Pieces(tokens))
+        half = await worker.ask(wire.Detokenize(_beginning_of_a_character(tokens, pieces)))
+        for message in (wire.Detokenize((1, 1 << 30)), wire.Pieces((1, 1 << 30))):
+            with pytest.raises(InvalidRequest, match="token 1073741824 at place 1"):
+                await worker.ask(message)
+
+    assert back == text
+    assert b"".join(pieces) == text.encode()
+    assert len(pieces) == len(tokens)
+    assert half.endswith("\ufffd")
+
+
+def _beginning_of_a_character(tokens: Sequence[int], pieces: Sequence[bytes]) -> tuple[int, ...]:
+    for n in range(1, len(tokens)):
+        try:
+            b"".join(pieces[:n]).decode()
+        except UnicodeDecodeError:
+            return tuple(tokens[:n])
+    raise AssertionError("no character is cut in two")
+
+
+async def test_a_prompt_is_counted_as_a_turn_counts_it_and_beyond(open_worker: OpenWorker) -> None:
+    message = turn("Hello!", sampling=Sampling(n_predict=1))
+    long = tuple(ChatMessage(role="user", content=f"message {n}") for n in range(100))
+    async with open_worker() as worker:
+        await load(worker)
+        *_, done = await run(worker, message)
+        n_tokens = await worker.ask(wire.CountTokens(message.prompt))
+        n_long = await worker.ask(wire.CountTokens(ChatPrompt(messages=long)))
+        whole = await worker.ask(wire.Render(ChatPrompt(messages=long), truncate=False))
+        fitting = await worker.ask(wire.Render(ChatPrompt(messages=long)))
+
+    assert isinstance(done, Done)
+    assert n_tokens == done.n_prompt
+    assert n_long > 2 * N_CTX
+    assert "message 0" in whole
+    assert "message 0" not in fitting
+
+
 # -- only the real one -------------------------------------------------------------------------------------------
 
 
@@ -243,6 +315,54 @@ async def test_weights_that_do_not_load(tmp_path: Path, data: bytes | None, text
         assert str(tmp_path) not in str(caught.value)
         # The worker lives, and may load something better.
         assert (await load(worker)).n_ctx == N_CTX
+
+
+@pytest.mark.native
+@pytest.mark.slow
+async def test_what_a_request_gives_is_checked_against_the_vocabulary() -> None:
+    unknown = TextPrompt("", context=(5, 99_999))
+    async with open_real() as worker:
+        await load(worker)
+        with pytest.raises(InvalidRequest, match="token 99999 at place 1 is not in the model"):
+            await run(worker, turn(prompt=unknown))
+        with pytest.raises(InvalidRequest, match="token -1 at place 0 is not in the model"):
+            await worker.ask(wire.Embed(inputs=("fine", (-1,))))
+        with pytest.raises(NotSupported, match="does not support reranking"):
+            await worker.ask(wire.Rerank("query", ("document",)))
+
+
+@pytest.mark.native
+@pytest.mark.slow
+async def test_the_stop_string_of_a_request_is_told() -> None:
+    sampling = Sampling(n_predict=60, temperature=0.0, stop=("no such text", "e"))
+    async with open_real() as worker:
+        await load(worker)
+        *_, told = await run(worker, turn(sampling=sampling, tell_stop=True))
+        *_, kept = await run(worker, turn(sampling=sampling))
+
+    assert isinstance(told, Done)
+    assert isinstance(kept, Done)
+    assert (told.reason, told.stop, kept.reason, kept.stop) == ("stop", "e", "stop", "")
+
+
+@pytest.mark.native
+@pytest.mark.slow
+async def test_a_ranker_scores_and_does_not_embed(tmp_path: Path) -> None:
+    import gguf
+
+    path = tmp_path / "ranker.gguf"
+    write_bert(path, pooling=gguf.PoolingType.RANK, head=True)
+    documents = ("the sky is blue", "a cat sat", "")
+    async with open_real() as worker:
+        await load(worker, str(path))
+        ranked = await worker.ask(wire.Rerank("the cat", documents))
+        alone = [await worker.ask(wire.Rerank("the cat", (text,))) for text in documents]
+        with pytest.raises(NotSupported, match="gives no embeddings: use rerank"):
+            await worker.ask(wire.Embed(inputs=("the sky",)))
+
+    assert ranked.n_tokens == (8, 7, 4)
+    assert ranked.scores == pytest.approx([one.scores[0] for one in alone], abs=1e-4)
+    assert len(set(ranked.scores)) == 3
 
 
 @pytest.mark.native

@@ -21,7 +21,7 @@ from olm.chat.types import (
     TextPrompt,
     TurnEvent,
 )
-from olm.errors import ContextTooLong, LoadFailed
+from olm.errors import ContextTooLong, InvalidRequest, LoadFailed
 from olm.native import wire
 from olm.native.process import ProcessIdRequest
 
@@ -147,7 +147,9 @@ class FakeWorker(Actor):
 
     @handles(wire.Embed)
     def embed(self, msg: wire.Embed) -> wire.Embedded:
-        counts = tuple(len(_tokens(text)) for text in msg.inputs)
+        counts = tuple(
+            len(_tokens(given) if isinstance(given, str) else given) for given in msg.inputs
+        )
         if not msg.truncate and max(counts, default=0) > self._n_ctx:
             raise ContextTooLong(EMBED_TOO_LONG)
         counts = tuple(min(count, self._n_ctx) for count in counts)
@@ -159,13 +161,23 @@ class FakeWorker(Actor):
             return _chat(self._fitting(msg.prompt, truncate=msg.truncate))
         return _text(msg.prompt)
 
+    @handles(wire.CountTokens)
+    def count_tokens(self, msg: wire.CountTokens) -> int:
+        prompt = msg.prompt
+        text = _chat(prompt.messages) if isinstance(prompt, ChatPrompt) else _text(prompt)
+        return len(prompt.context) + len(_tokens(text))
+
     @handles(wire.Tokenize)
     def tokenize(self, msg: wire.Tokenize) -> tuple[int, ...]:
         return _tokens(msg.text)
 
     @handles(wire.Detokenize)
     def detokenize(self, msg: wire.Detokenize) -> str:
-        return bytes(msg.tokens).decode(errors="replace")
+        return bytes(_checked(msg.tokens)).decode(errors="replace")
+
+    @handles(wire.Pieces)
+    def pieces(self, msg: wire.Pieces) -> tuple[bytes, ...]:
+        return tuple(bytes([token]) for token in _checked(msg.tokens))
 
     @handles(ProcessIdRequest)
     def process_id(self, _: ProcessIdRequest) -> int:
@@ -178,6 +190,13 @@ class FakeWorker(Actor):
 
 def _tokens(text: str) -> tuple[int, ...]:
     return tuple(text.encode())
+
+
+def _checked(tokens: Sequence[int]) -> Sequence[int]:
+    for at, token in enumerate(tokens):
+        if not 0 <= token < 256:
+            raise InvalidRequest(f"token {token} at place {at} is not in the model's vocabulary")
+    return tokens
 
 
 def _text(prompt: InfillPrompt | TextPrompt) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import cast
 
 import attrs
+import msgspec
 import pytest
 
 from olm.chat.parsers import PARSERS, ParseInput, Parser
@@ -20,6 +21,7 @@ from olm.chat.types import (
     Done,
     DoneReason,
     Piece,
+    Sampling,
     TokenLogprob,
     ToolCall,
     TurnEvent,
@@ -95,6 +97,26 @@ def test_a_call_cut_off_by_a_limit_comes_back_as_text() -> None:
     assert piece == Piece(content='remove {"path":"/home/ann"}', malformed=True)
     assert isinstance(last, Done)
     assert last.malformed
+
+
+@pytest.mark.parametrize(
+    ("place", "tell_stop", "told"),
+    [
+        (1, True, "END"),
+        (-1, True, ""),
+        (2, True, ""),  # the template's own
+        (1, False, ""),  # the Modelfile's
+    ],
+)
+def test_only_a_requests_own_stop_strings_are_told(place: int, tell_stop: bool, told: str) -> None:
+    sink = Sink()
+    turn = msgspec.structs.replace(TURN, sampling=Sampling(stop=("", "END")), tell_stop=tell_stop)
+    answer = TurnAnswer(cast("Feed", sink), turn, Prepared((1, 2)))
+
+    answer.on_event(msgspec.structs.replace(done("stop"), stop=place))
+
+    assert isinstance(sink.events[-1], Done)
+    assert sink.events[-1].stop == told
 
 
 def test_logprobs_go_out_while_text_is_held_back() -> None:

@@ -7,8 +7,8 @@ from struct import unpack
 
 import numpy as np
 import pytest
-from bert_kit import CONTEXT, WIDTH, write_bert
 
+from kit.bert import CONTEXT, WIDTH, write_bert
 from olm.native.engine import Embedding, Engine, EngineOptions, Event
 from olm.native.handles import Model
 from olm.native.lib import PromptTooLong, Unsupported

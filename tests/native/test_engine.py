@@ -182,12 +182,15 @@ async def test_a_stop_string_ends_it_and_is_not_shown(
     stop = whole.text[20:33]
 
     [answer] = await gather(
-        engine, engine.submit(prompt, Sampling(temperature=0, n_predict=40, stop=(stop,)))
+        engine,
+        engine.submit(prompt, Sampling(temperature=0, n_predict=40, stop=("never", "", stop))),
     )
 
     assert answer.text == whole.text[:20]
     assert answer.done is not None
-    assert (answer.done.reason, answer.done.end_token) == ("stop", -1)
+    assert (answer.done.reason, answer.done.end_token, answer.done.stop) == ("stop", -1, 2)
+    assert whole.done is not None
+    assert whole.done.stop == -1
 
 
 async def test_special_tokens_show_only_when_preserved(

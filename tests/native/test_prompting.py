@@ -11,10 +11,10 @@ from native_kit import plain_rendered
 
 from olm.chat.prompt import cut_tokens
 from olm.chat.rendering import Rendered
-from olm.chat.types import ChatMessage, ChatPrompt, Sampling, TextPrompt
-from olm.errors import ContextTooLong
+from olm.chat.types import ChatMessage, ChatPrompt, InfillPrompt, Sampling, TextPrompt
+from olm.errors import ContextTooLong, InvalidRequest
 from olm.native.handles import Model
-from olm.native.prompting import fit_inputs, prepare
+from olm.native.prompting import check_given, count_tokens, fit_inputs, prepare
 from olm.native.wire import Turn
 
 pytestmark = pytest.mark.native
@@ -30,14 +30,17 @@ class Counting:
     model: Model
     add_bos: bool = False
     add_eos: bool = False
+    end: list[int] = attrs.Factory(list)
     n_tokenized: int = 0
     rendered: list[int] = attrs.Factory(list)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> Sequence[int]:
         self.n_tokenized += len(text)
-        return self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
+        tokens = self.model.tokenize(text, add_special=add_special, parse_special=parse_special)
+        return tokens + self.end if add_special else tokens
 
-    def render(self, prompt: ChatPrompt) -> Rendered:
+    def render(self, prompt: ChatPrompt | InfillPrompt) -> Rendered:
+        assert isinstance(prompt, ChatPrompt), "no gaps here"
         self.rendered.append(len(prompt.messages))
         return plain_rendered("".join(f"<{m.role}>{m.content}\n" for m in prompt.messages))
 
@@ -83,6 +86,69 @@ def test_text_to_embed_keeps_its_beginning(seams: Counting) -> None:
     assert seams.n_tokenized < 40 * N_CTX
     with pytest.raises(ContextTooLong):
         fit_inputs([HUGE], n_ctx=N_CTX, truncate=False, tokenizer=seams)
+
+
+def test_tokens_to_embed_are_taken_as_they_are(seams: Counting) -> None:
+    seams.add_bos = True
+    text, given = fit_inputs(["a", (7, 8)], n_ctx=N_CTX, truncate=True, tokenizer=seams)
+
+    assert list(text) == seams.model.tokenize("a")
+    assert list(given) == [7, 8]
+
+
+@pytest.mark.parametrize("n_over", [0, 1, 50])
+def test_too_many_tokens_to_embed_lose_their_end_but_for_an_end_token(
+    seams: Counting, n_over: int
+) -> None:
+    seams.add_eos = True
+    [eos] = seams.end = seams.model.tokenize("<|im_end|>")
+    open_end, closed = [5] * (N_CTX + n_over), [5] * (N_CTX + n_over - 1) + [eos]
+
+    rows = fit_inputs([open_end, closed], n_ctx=N_CTX, truncate=True, tokenizer=seams)
+
+    assert [list(row) for row in rows] == [[5] * N_CTX, [5] * (N_CTX - 1) + [eos]]
+    if n_over:
+        with pytest.raises(ContextTooLong):
+            fit_inputs([open_end], n_ctx=N_CTX, truncate=False, tokenizer=seams)
+
+
+def test_a_prompt_of_tokens_gets_no_bos_and_stands_before_the_text(seams: Counting) -> None:
+    seams.add_bos = True
+    turn = Turn(prompt=TextPrompt("Hello", context=(9, 8)))
+
+    mixed = prepare(turn, n_ctx=N_CTX, tokenizer=seams, template=seams)
+    alone = prepare(
+        Turn(prompt=TextPrompt("", context=(9, 8))), n_ctx=N_CTX, tokenizer=seams, template=seams
+    )
+
+    hello = seams.model.tokenize("Hello", add_special=False)
+    assert list(mixed.tokens) == [9, 8, *hello]
+    assert list(alone.tokens) == [9, 8]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"), [((1, 512), "512 at place 1"), ((-1,), "-1 at place 0")]
+)
+def test_tokens_that_the_model_lacks_are_named(tokens: tuple[int, ...], text: str) -> None:
+    check_given((), 512)
+    check_given((0, 511), 512)
+    with pytest.raises(
+        InvalidRequest, match=f"token {text} is not in the model's vocabulary of 512"
+    ):
+        check_given(tokens, 512)
+
+
+def test_a_whole_prompt_is_counted_whatever_the_context(seams: Counting) -> None:
+    pictures = ChatMessage("user", "[img-0][img-1]Look", images=(b"a", b"b"))
+    messages = (*(ChatMessage("user", str(n)) for n in range(500)), pictures)
+
+    n_tokens = count_tokens(ChatPrompt(messages=messages), tokenizer=seams, template=seams)
+
+    text = "".join(f"<user>{m.content}\n" for m in messages).replace("[img-0][img-1]", "")
+    assert n_tokens == len(seams.model.tokenize(text)) > 5 * N_CTX
+    assert count_tokens(TextPrompt("Hello"), tokenizer=seams, template=seams) == len(
+        seams.model.tokenize("Hello")
+    )
 
 
 @pytest.mark.parametrize("truncate", [True, False])

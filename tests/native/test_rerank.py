@@ -9,10 +9,10 @@ from typing import Protocol
 import gguf
 import numpy as np
 import pytest
-from bert_kit import CONTEXT, head_tensors, write_bert
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.bert import CONTEXT, head_tensors, write_bert
 from olm.errors import ContextTooLong
 from olm.native.engine import Embedding, Engine, EngineOptions
 from olm.native.handles import Model

@@ -14,11 +14,24 @@ from olm.native.lib import lib, take_text
 pytestmark = pytest.mark.native
 
 
-def run(chunks: list[bytes], stop: list[str]) -> tuple[list[str], bool]:
+class Result(msgspec.Struct):
+    """`stop`: the place of the stop string that was complete, -1 for none."""
+
+    pieces: list[str]
+    stopped: bool
+    stop: int
+
+
+def stage(chunks: list[bytes], stop: list[str]) -> Result:
     request = {"stop": stop, "chunks": [chunk.hex() for chunk in chunks]}
     answer = take_text(lambda out: lib.olm_test_text(msgspec.json.encode(request), out))
-    result = msgspec.json.decode(answer)
-    return result["pieces"], result["stopped"]
+    return msgspec.json.decode(answer, type=Result)
+
+
+def run(chunks: list[bytes], stop: list[str]) -> tuple[list[str], bool]:
+    result = stage(chunks, stop)
+    assert result.stopped == (result.stop >= 0)
+    return result.pieces, result.stopped
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -89,3 +102,19 @@ def test_what_began_like_a_stop_comes_out_at_the_end() -> None:
 
 def test_an_empty_stop_stops_nothing() -> None:
     assert run([b"text"], [""]) == (["text", ""], False)
+
+
+@pytest.mark.parametrize(
+    ("stops", "place"),
+    [
+        (["END", "two"], 1),
+        (["", "two", "END"], 1),
+        (["o", "two"], 1),  # both are complete at once: the longer one, which began earlier
+        (["two", "two"], 0),
+        (["tw", "two"], 0),
+        (["three"], -1),
+    ],
+)
+@given(at=places)
+def test_the_stop_string_that_ended_it_is_told(stops: list[str], place: int, at: list[int]) -> None:
+    assert stage(cut(b"ne two END", at), stops).stop == place
