@@ -113,6 +113,7 @@ class _Waiting:
     """A turn whose events come in batches: the first of a batch is waited for, the rest drained."""
 
     load_ns = 0
+    queue_position = 0
 
     def __init__(self, *batches: list[TurnEvent]) -> None:
         self._batches = list(batches)

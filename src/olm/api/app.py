@@ -40,6 +40,7 @@ from olm.api.routes import (
     models,
     openai,
     openai_embeddings,
+    openapi,
     queue,
     rerank,
     responses,
@@ -133,6 +134,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
     api.gate.watch(counted.ended)
     metrics.register(quart, counted, api.gate, snapshot)
     health.register(quart, olm, settings, snapshot)
+    openapi.register(quart)
     return api
 
 

@@ -215,7 +215,11 @@ class MeteredModels:
     ) -> int:
         """Load a model; see `ModelsClient.load`."""
         return await self._models.load(
-            model, options=options, keep_alive_s=keep_alive_s, think=think, client=client or asking_client()
+            model,
+            options=options,
+            keep_alive_s=keep_alive_s,
+            think=think,
+            client=client or asking_client(),
         )
 
     async def unload(self, model: str) -> None:
