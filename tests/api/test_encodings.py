@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.memory_http import MemoryClient
 from olm.api.encodings import Decompressor, decode_body
 from olm.api.errors import BodyTooLarge
 from olm.api.gate import Buffer, Gate
@@ -127,3 +129,26 @@ async def test_small_and_large_bodies_are_decoded_and_counted() -> None:
         assert decoded == body
         assert buffer.size_bytes == len(body) - len(packed)
         buffer.release()
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/responses"])
+@pytest.mark.parametrize("coding", ["zstd", "gzip"])
+async def test_requests_may_be_compressed(client: MemoryClient, path: str, coding: str) -> None:
+    fields = {"messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "stream": False}
+    data = PACK[coding](json.dumps({"model": "tiny", **fields}).encode())
+
+    for _ in range(2):  # the connection lives on
+        reply = await client.request("POST", path, data, {"Content-Encoding": coding})
+        assert reply.status == 200
+
+
+async def test_refused_bodies_are_answered_in_the_api_s_form(client: MemoryClient) -> None:
+    zstd = {"Content-Encoding": "zstd"}
+    damaged = await client.request("POST", "/v1/responses", b"{}", zstd)
+    native = await client.request("POST", "/api/chat", b"{}", zstd)
+    unknown = await client.request("POST", "/api/chat", b"{}", {"Content-Encoding": "br"})
+    huge = await client.request("POST", "/api/chat", zstandard.compress(bytes(65 << 20)), zstd)
+
+    assert (damaged.status, native.status, unknown.status, huge.status) == (400, 400, 415, 413)
+    assert damaged.json["error"]["message"] == "failed to decompress zstd body"  # type: ignore[index]
+    assert native.error == "failed to decompress zstd body"

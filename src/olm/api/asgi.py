@@ -27,8 +27,9 @@ from hypercorn.typing import (
 from olm.actors.client import Olm
 from olm.api.auth import Authorizer, peer_name
 from olm.api.blobs import BLOB_PREFIX, upload
-from olm.api.body import ClientGone, read_body
+from olm.api.body import MAX_BODY_BYTES, ClientGone, read_body
 from olm.api.connection import CHUNK_WRITER_KEY, ChunkWriter
+from olm.api.encodings import Decompressor
 from olm.api.errors import SHUTTING_DOWN, BodyTooLarge, dialect_of
 from olm.api.gate import CALL_KEY, Buffer, Call, Gate
 from olm.api.guards import Guard
@@ -79,6 +80,7 @@ class Api:
         self._inner = inner
         self._guard = guard
         self._constants = constants
+        self._decompressor = Decompressor()
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -113,11 +115,16 @@ class Api:
     ) -> None:
         n_headers = len(list(scope["headers"]))
         has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        is_read = False
         try:
             host = _normalise_target(scope, headers)
             call.path = scope["path"]
             if n_headers > MAX_HEADERS:
                 raise OlmError("too many header fields", status=431)
+            if b"transfer-encoding" in headers and b"content-length" in headers:
+                # A proxy before us may have believed the other one (request smuggling, RFC 9112 §6.1).
+                call.headers.append((b"connection", b"close"))
+                raise InvalidRequest("Content-Length and Transfer-Encoding exclude each other")
             verdict = self._guard.judge(call.method, headers, host)
             call.headers.extend(verdict.headers)
             if verdict.status:
@@ -143,10 +150,16 @@ class Api:
                 await upload(self._olm.store, call, receive, send)
                 return
             call.body = await read_body(receive, headers, call.buffer)
+            is_read = True
+            encoding = headers.get(b"content-encoding", b"").decode("latin1")
+            if encoding and call.body:
+                call.body = await self._decompressor.decoded(
+                    call.body, encoding, MAX_BODY_BYTES, call.buffer
+                )
         except OlmError as error:
             dialect = dialect_of(call.path)
             # A body over the limit has been read in part; the rest may still be coming.
-            pending = has_body or isinstance(error, BodyTooLarge)
+            pending = not is_read and (has_body or isinstance(error, BodyTooLarge))
             await answer_error(
                 receive,
                 send,
