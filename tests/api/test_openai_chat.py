@@ -23,7 +23,7 @@ from olm.chat.types import (
     TokenLogprob,
     TopLogprob,
 )
-from olm.errors import Busy, ContextTooLong, ModelNotFound, RunnerCrashed
+from olm.errors import Busy, ContextTooLong, InvalidRequest, ModelNotFound, RunnerCrashed
 
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 HEAD = (
@@ -399,6 +399,8 @@ async def test_a_client_that_leaves_ends_all_choices(
         (ContextTooLong("too long"), 400, "invalid_request_error", None, "context_length_exceeded"),
         (Busy("server busy", retry_after_s=3), 503, "api_error", None, None),
         (RunnerCrashed("the worker died"), 500, "api_error", None, None),
+        (InvalidRequest("x", param="n", code="bad"), 400, "invalid_request_error", "n", "bad"),
+        (InvalidRequest("x", code="INVALID_ARGUMENT"), 400, "invalid_request_error", None, None),
     ],
 )
 async def test_errors_before_the_first_event(

@@ -222,6 +222,8 @@ async def test_fields_become_options(client: MemoryClient, olm: FakeOlm) -> None
         ignore_eos=True,
         think_budget=10,
         keep_alive="5m",
+        truncate=False,
+        shift=False,
         user="tom",
         store=True,
         metadata={"a": "b"},
@@ -235,7 +237,7 @@ async def test_fields_become_options(client: MemoryClient, olm: FakeOlm) -> None
         "repeat_last_n": 8, "ignore_eos": True, "think_budget": 10,
     }  # fmt: skip
     assert merged["num_ctx"] == 512
-    assert request.keep_alive_s == 300
+    assert (request.keep_alive_s, request.truncate, request.shift) == (300, False, False)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +267,11 @@ async def test_single_options(
             {"logit_bias": {"5": 101}},
             "logit_bias: 101 of token 5 is not between -100 and 100",
             "logit_bias",
+        ),
+        (
+            {"options": {"top_k": "x"}},
+            'option "top_k" must be of type integer',
+            "options",
         ),
         ({"n": 0}, "n must be between 1 and 16", "n"),
         ({"n": 17}, "n must be between 1 and 16", "n"),

@@ -17,7 +17,6 @@ from olm.errors import (
     Busy,
     ContextTooLong,
     ModelNotFound,
-    NativeError,
     OlmError,
     ShuttingDown,
     first_error,
@@ -154,15 +153,17 @@ def _bounded(message: str) -> str:
 
 
 def _openai_detail(error: OlmError) -> _OpenAIDetail:
-    """`param` and `code` come from the error's details, else from what it is. An engine's `code` is its own affair."""
+    """`param` and `code` come from the error's details, else from what it is."""
     kind = _OPENAI_TYPES.get(error.http_status, "api_error")
-    code = next((code for cls, code in _OPENAI_CODES if isinstance(error, cls)), None)
-    param = "model" if isinstance(error, ModelNotFound) else None
-    if not isinstance(error, NativeError):
-        given_param, given_code = error.details.get("param"), error.details.get("code")
-        param = given_param if isinstance(given_param, str) else param
-        code = given_code if isinstance(given_code, str) else code
-    return _OpenAIDetail(_bounded(error.message), kind, param, code)
+    is_unknown = isinstance(error, ModelNotFound)
+    param = error.details.get("param", "model" if is_unknown else None)
+    code = error.details.get("code")
+    if not isinstance(code, str) or code.isupper():
+        # Codes in capitals are the engine's (see olm.native.lib) and say nothing to a client.
+        code = next((code for cls, code in _OPENAI_CODES if isinstance(error, cls)), None)
+    return _OpenAIDetail(
+        _bounded(error.message), kind, param if isinstance(param, str) else None, code
+    )
 
 
 def error_line(error: OlmError) -> bytes:

@@ -110,6 +110,8 @@ class TurnFields(_Request, frozen=True, kw_only=True):
     options: dict[str, object] | None = None
     keep_alive: object = None
     think: object = None
+    truncate: bool | None = None
+    shift: bool | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: Raw = ABSENT
     guided_regex: str | None = None

@@ -66,6 +66,8 @@ def chat_requests(request: wire.ChatCompletionRequest) -> list[ChatRequest]:
         think=think,
         options=options,
         keep_alive_s=parse_keep_alive(request.keep_alive),
+        truncate=request.truncate is not False,
+        shift=request.shift is not False,
         n_logprobs=n_top if request.logprobs else -1,
     )
     return each_choice(first, n_choices)

@@ -19,8 +19,9 @@ from olm.api.dialects.constraints import constraint
 from olm.api.dialects.ollama import local_name, parse_think
 from olm.api.schemas import ABSENT, StructuredOutputs
 from olm.api.schemas_openai import ResponseFormat, TurnFields
+from olm.chat.options import coerce_options
 from olm.chat.types import Constraint, Think
-from olm.errors import InvalidName, InvalidRequest, OlmError
+from olm.errors import InvalidName, InvalidOption, InvalidRequest, OlmError
 from olm.store.names import ModelName
 
 __all__ = [
@@ -101,9 +102,14 @@ def sampling_options(request: TurnFields) -> dict[str, object]:
     """Gather the options: `options` first, the request's own fields over them. Absent ones stay the Modelfile's.
 
     Raises:
-        InvalidRequest: a bias out of range or of no token.
+        InvalidRequest: a bias out of range or of no token, an option of the wrong type (which is 500 in Ollama's own
+            API, in this one a bad request like any other).
     """
     options = dict(request.options or {})
+    try:
+        coerce_options(options)
+    except InvalidOption as exc:
+        raise InvalidRequest(exc.message, param="options") from exc
     for option, field in _OPTIONS.items():
         value: object = getattr(request, field)
         if value is not None:

@@ -88,6 +88,8 @@ def plan_completions(request: wire.CompletionRequest) -> CompletionPlan:
         think=think_of(request),
         options=options,
         keep_alive_s=parse_keep_alive(request.keep_alive),
+        truncate=request.truncate is not False,
+        shift=request.shift is not False,
         n_logprobs=max(n_logprobs, 0) if n_each > n_kept else n_logprobs,
     )
     return CompletionPlan(
