@@ -141,8 +141,9 @@ void Engine::loop() {
 
 // Sleeps while there is nothing that a step could move.
 void Engine::wait_for_work() {
+    const bool has_slot = slots_.n_idle() > 0 || std::any_of(sequences_.begin(), sequences_.end(), is_yielding);
     const bool can_step = std::any_of(sequences_.begin(), sequences_.end(), [&](const SequencePtr & sequence) {
-        return !sequence->paused && sequence->n_able() > 0 && (sequence->slot >= 0 || slots_.n_idle() > 0);
+        return !sequence->paused && sequence->n_able() > 0 && (sequence->slot >= 0 || has_slot);
     });
     std::unique_lock<std::mutex> hold(lock_);
     if (!can_step && !embedder_.busy()) {

@@ -82,6 +82,8 @@ class Engine {
     // step.cpp: steps
     void step();
     void admit();
+    bool yield_slot();
+    static bool is_yielding(const SequencePtr & sequence);
     void shift_full();
     void make_room(Sequence & sequence);
     void settle();

@@ -74,11 +74,27 @@ void Engine::admit() {
         if (sequence->slot >= 0 || sequence->paused) {
             continue;
         }
-        if (!slots_.admit(*sequence, context_)) {
+        if (!slots_.admit(*sequence, context_) && !(yield_slot() && slots_.admit(*sequence, context_))) {
             return;
         }
         counts_.n_cached_tokens += sequence->n_done;
     }
+}
+
+// A paused sequence lets go of its slot for one that can use it. What it has computed stays there until it is needed, so
+// that it finds it again if it resumes soon; else it computes its path anew.
+bool Engine::yield_slot() {
+    const auto found = std::find_if(sequences_.begin(), sequences_.end(), is_yielding);
+    if (found == sequences_.end()) {
+        return false;
+    }
+    slots_.release(**found, context_);
+    counts_.n_preemptions++;
+    return true;
+}
+
+bool Engine::is_yielding(const SequencePtr & sequence) {
+    return sequence->paused && sequence->slot >= 0;
 }
 
 // A context that is full ends the sequence, or loses the older half of what num_keep does not protect.
@@ -233,10 +249,10 @@ void Engine::flush() {
     sweep();
 }
 
-// The batch found no cells, and nothing was kept. First what nobody uses goes, then prompts wait for the streams, then
-// the youngest gives way; only a sequence that is alone and still does not fit has failed.
+// The batch found no cells, and nothing was kept. First what nobody uses goes, be it of a paused sequence, then prompts
+// wait for the streams, then the youngest gives way; only a sequence that is alone and still does not fit has failed.
 void Engine::out_of_room() {
-    if (slots_.evict_one(context_)) {
+    if (slots_.evict_one(context_) || (yield_slot() && slots_.evict_one(context_))) {
         counts_.n_evictions++;
         return;
     }
