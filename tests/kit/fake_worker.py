@@ -155,6 +155,13 @@ class FakeWorker(Actor):
         counts = tuple(min(count, self._n_ctx) for count in counts)
         return wire.Embedded(vectors=b"\0\0\x80?" * len(counts), n_embd=1, n_tokens=counts)
 
+    @handles(wire.Rerank)
+    def rerank(self, msg: wire.Rerank) -> wire.Ranked:
+        return wire.Ranked(
+            tuple(float(text.count(msg.query)) for text in msg.documents),
+            tuple(len(_tokens(msg.query + text)) for text in msg.documents),
+        )
+
     @handles(wire.Render)
     def render(self, msg: wire.Render) -> str:
         if isinstance(msg.prompt, ChatPrompt):

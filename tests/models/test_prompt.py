@@ -290,6 +290,19 @@ THINKER = stored_model("m:latest", capabilities=("completion", "thinking", "tool
             InvalidRequest,
             "raw mode does not support template, system, or context",
         ),
+        (generate(prompt_tokens=[1]), MODEL, InvalidRequest, "a prompt of tokens needs raw mode"),
+        (
+            generate(prompt_tokens=[1, 1 << 40], raw=True),
+            MODEL,
+            InvalidRequest,
+            "token 1099511627776 at place 1 is not in any model's vocabulary",
+        ),
+        (
+            generate(context=[-5]),
+            MODEL,
+            InvalidRequest,
+            "token -5 at place 0 is not in any model's vocabulary",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -327,6 +340,27 @@ def test_a_completion_is_a_chat_of_one_turn_unless_raw() -> None:
     assert said(plan.prompt.messages) == ["from the file", "p"]
     assert plan.want_context
     assert (raw.prompt, raw.want_context) == (TextPrompt("p"), False)
+
+
+def test_a_raw_prompt_of_tokens_stands_before_its_text() -> None:
+    plan = plan_generate(generate(prompt="", prompt_tokens=[3, 4], raw=True), MODEL)
+
+    assert plan.prompt == TextPrompt("", context=(3, 4))
+
+
+@pytest.mark.parametrize(("options", "tells"), [({}, False), ({"stop": ["Y"]}, True)])
+def test_stops_of_a_modelfile_are_an_ordinary_end(options: dict[str, object], tells: bool) -> None:
+    turns = (
+        turn_message(plan, n_ctx=64)
+        for plan in (
+            plan_chat(chat(options=options), MODEL),
+            plan_generate(generate(options=options), MODEL),
+        )
+    )
+
+    for turn in turns:
+        assert turn.sampling.stop == (("Y",) if tells else ("X",))
+        assert turn.tell_stop is tells
 
 
 def test_the_requests_system_replaces_the_modelfiles() -> None:
