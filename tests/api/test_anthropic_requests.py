@@ -221,6 +221,20 @@ async def test_tools_keep_their_whole_schema(client: MemoryClient, olm: FakeOlm)
     ]
 
 
+async def test_a_tool_of_any_type_is_known_by_its_schema(
+    client: MemoryClient, olm: FakeOlm
+) -> None:
+    tools = [
+        {"type": "custom", "name": "bare"},
+        {"type": "bash_20250124", "name": "bash", "input_schema": {"type": "object"}},
+    ]
+
+    request = await asked(client, olm, tools=tools)
+
+    names = [tool["function"]["name"] for tool in json.loads(request.tools_json)]
+    assert names == ["bare", "bash"]
+
+
 @pytest.mark.parametrize(
     ("choice", "wanted", "parallel"),
     [
@@ -320,9 +334,10 @@ async def test_a_picture_may_be_a_result(client: MemoryClient, olm: FakeOlm) -> 
     "source",
     [
         {"type": "base64", "media_type": "image/png", "data": PNG_BASE64},
+        {"type": "base64", "data": f"{PNG_BASE64[:8]}\r\n{PNG_BASE64[8:]}\n"},
         {"type": "url", "url": f"data:image/png;base64,{PNG_BASE64}"},
     ],
-    ids=["base64", "data URL"],
+    ids=["base64", "lines", "data URL"],
 )
 async def test_images(client: MemoryClient, olm: FakeOlm, source: object) -> None:
     text = {"type": "text", "text": "What is it?"}
