@@ -112,8 +112,10 @@ def test_too_many_tokens_to_embed_lose_their_end_but_for_an_end_token(
             fit_inputs([open_end], n_ctx=N_CTX, truncate=False, tokenizer=seams)
 
 
-def test_a_prompt_of_tokens_gets_no_bos_and_stands_before_the_text(seams: Counting) -> None:
-    seams.add_bos = True
+def test_a_prompt_of_tokens_gets_no_special_ones_and_stands_before_the_text(
+    seams: Counting,
+) -> None:
+    seams.end = [1]  # where special tokens are added, this is one
     turn = Turn(prompt=TextPrompt("Hello", context=(9, 8)))
 
     mixed = prepare(turn, n_ctx=N_CTX, tokenizer=seams, template=seams)
