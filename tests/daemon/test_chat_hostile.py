@@ -6,6 +6,7 @@ Model files that lie are in test_hostile, rude clients in test_abuse.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -21,7 +22,8 @@ pytestmark = [pytest.mark.daemon, pytest.mark.native, pytest.mark.slow]
 Json = dict[str, object]
 
 MAX_GAP_S = 2.0
-"""Generous: the machine may be busy with other tests. What is caught here stopped streams for as long as it ran."""
+MAX_GAP_FRAC = 0.75
+"""Generous: the machine may be busy. What is to be caught stops streams for as long as it runs itself, and runs long."""
 MAX_ERROR_CHARS = 2100
 
 HELLO: Json = {"role": "user", "content": "Hello!"}
@@ -46,10 +48,12 @@ def running(victim: Daemon) -> Iterator[Bystander]:
 def bystander(victim: Daemon, running: Bystander) -> Iterator[None]:
     """Nobody else is disturbed, and the worker stays, whatever the test does."""
     workers, running.longest_gap_s = victim.worker_pids(), 0.0
+    started_s = time.monotonic()
     yield
     running.wait()
+    took_s = time.monotonic() - started_s
     assert running.trouble == ""
-    assert running.longest_gap_s < MAX_GAP_S
+    assert running.longest_gap_s < max(MAX_GAP_S, MAX_GAP_FRAC * took_s)
     assert victim.worker_pids() == workers
 
 

@@ -21,7 +21,7 @@ class Bystander:
 
     Attributes:
         longest_gap_s: between two lines of a stream; set it to 0 to measure anew.
-        trouble: the line of an error, if there was one.
+        trouble: what went wrong, empty if nothing did. The first of it ends the reading.
     """
 
     daemon: Daemon
@@ -31,9 +31,10 @@ class Bystander:
     _is_over: bool = False
 
     def wait(self) -> None:
-        """Wait for another line, so that the gap before it counts."""
+        """Wait for another line, so that the gap before it counts; not for one after an error, for none will come."""
         self._comes.clear()
-        assert self._comes.wait(30) or self.trouble, "the stream goes on"
+        if not self.trouble:
+            assert self._comes.wait(30), "the stream goes on"
 
     def end(self) -> None:
         """Let the thread end with the next line."""
@@ -49,8 +50,12 @@ class Bystander:
         }
         while not self._is_over and not self.trouble:
             url = self.daemon.url + "/api/chat"
-            with httpx2.stream("POST", url, json=body, timeout=60) as answer:
-                self._read(answer)
+            try:
+                with httpx2.stream("POST", url, json=body, timeout=60) as answer:
+                    self._read(answer)
+            except httpx2.HTTPError as exc:
+                self.trouble = repr(exc)
+                self._comes.set()
 
     def _read(self, answer: httpx2.Response) -> None:
         last = time.monotonic()
