@@ -87,6 +87,21 @@ async def test_requests_are_counted_by_route_method_and_status(client: MemoryCli
     assert page("olm_http_requests_in_flight") == 1  # the scrape itself
 
 
+async def test_a_client_that_leaves_before_its_answer_is_499(
+    server: MemoryServer, olm: FakeOlm, autojump_clock: MockClock
+) -> None:
+    olm.models.script = [Pause(1000)]
+    gone = server.connect()
+
+    await gone.send("POST", "/api/chat", CHAT)
+    await wait_all_tasks_blocked()
+    await gone.aclose()
+    await trio.sleep(1)
+
+    page = await scrape(server.connect())
+    assert page("olm_http_requests_total", route="/api/chat", method="POST", status="499") == 1
+
+
 async def test_times_are_those_between_events(
     server: MemoryServer, olm: FakeOlm, autojump_clock: MockClock
 ) -> None:

@@ -41,20 +41,27 @@ class MeteredTurn:
 
     __slots__ = (
         "_begun",
+        "_drain",
         "_ended",
         "_gap_s",
         "_last_s",
         "_meter",
         "_n",
+        "_next",
+        "_now_s",
+        "_observe",
         "_started_s",
-        "_turn",
         "_usage",
         "load_ns",
         "queue_position",
     )
 
     def __init__(self, turn: Turn, meter: ModelMeter, usage: Usage, started_s: float) -> None:
-        self._turn = turn
+        self._next = turn.__anext__
+        self._drain = turn.drain
+        self._observe = meter.between.observe
+        # `trio.current_time` looks its clock up at every call, which costs more than reading it.
+        self._now_s = trio.lowlevel.current_clock().current_time
         self._meter = meter
         self._usage = usage
         self._started_s = started_s
@@ -69,12 +76,13 @@ class MeteredTurn:
 
     async def __anext__(self) -> TurnEvent:
         """Return the next event; see `Turn`."""
-        if self._n:
-            self._close_gap()
-        event = await self._turn.__anext__()
-        kind = type(event)
-        if kind in _ANSWERING:
-            now_s = trio.current_time()
+        n = self._n
+        if n:
+            self._n = 0
+            self._observe(self._gap_s / n, n)
+        event = await self._next()
+        if type(event) in _ANSWERING:
+            now_s = self._now_s()
             if self._begun:
                 self._gap_s = now_s - self._last_s
                 self._n = 1
@@ -87,7 +95,7 @@ class MeteredTurn:
 
     def drain(self) -> Sequence[TurnEvent]:
         """Take the events that are already here; they share the gap of the one before them."""
-        events = self._turn.drain()
+        events = self._drain()
         for event in events:
             if type(event) not in _ANSWERING:
                 self._ending(event)
@@ -102,16 +110,13 @@ class MeteredTurn:
         if self._usage.first_s is None:
             self._usage.first_s = first_s
 
-    def _close_gap(self) -> None:
-        self._meter.between.observe(self._gap_s / self._n, self._n)
-        self._n = 0
-
     def _ending(self, event: TurnEvent) -> None:
         if isinstance(event, CallEnd):
             self._meter.n_calls += event.call is not None
         elif isinstance(event, Done):
             if self._n:
-                self._close_gap()
+                self._observe(self._gap_s / self._n, self._n)
+                self._n = 0
             self._done(event)
 
     def _done(self, done: Done) -> None:

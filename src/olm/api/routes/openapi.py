@@ -37,21 +37,24 @@ def registered(app: Quart) -> Iterator[str]:
             yield f"{method} {pattern(rule.rule)}"
 
 
-@attrs.frozen
+@attrs.define
 class _Routes:
+    """`_document` is made at the first request, which takes 25 ms: routes do not change."""
+
     app: Quart
-    # Neither is asked for often enough to be kept: they are made anew, in a thread, one at a time.
-    limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _document: bytes = b""
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     async def document(self, _call: Call) -> Response:
-        routes = list(registered(self.app))
-        body = await trio.to_thread.run_sync(
-            lambda: to_json(openapi_document(routes)), limiter=self.limiter
-        )
-        return json_reply(body)
+        if not self._document:
+            routes = list(registered(self.app))
+            self._document = await trio.to_thread.run_sync(
+                lambda: to_json(openapi_document(routes)), limiter=self._limiter
+            )
+        return json_reply(self._document)
 
     async def page(self, _call: Call) -> Response:
-        page, policy = await trio.to_thread.run_sync(_page, limiter=self.limiter)
+        page, policy = await trio.to_thread.run_sync(_page, limiter=self._limiter)
         headers = {
             "content-security-policy": policy,
             "x-content-type-options": "nosniff",
