@@ -463,6 +463,7 @@ HELD = Constraint("json_schema", json.dumps(SCHEMA))
     [
         ({"response_format": {"type": "text"}}, None),
         ({"response_format": {}}, None),
+        ({"guided_json": None, "guided_regex": None, "grammar": None}, None),
         ({"response_format": {"type": "json_object"}}, Constraint("json")),
         ({"response_format": {"type": "json_object", "schema": SCHEMA}}, HELD),
         ({"response_format": JSON_SCHEMA}, HELD),
