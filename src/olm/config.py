@@ -118,9 +118,7 @@ VARIABLES: Final = (
         "file with the hashes of API keys; `olm keys` writes it",
         ollama=False,
     ),
-    Variable(
-        "API_KEY", "", "the key that commands send to the server; the server does not read it"
-    ),
+    Variable("API_KEY", "", "the key that commands send to the server", ollama=False),
     Variable("REQUIRE_KEYS", "0", "ask clients on this machine for a key too", ollama=False),
     Variable(
         "ALLOW_OPEN",

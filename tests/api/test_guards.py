@@ -125,6 +125,8 @@ def test_preflight_lists_methods_headers_and_the_private_network() -> None:
     assert found[b"access-control-allow-origin"] == b"http://localhost:3000"
     assert found[b"access-control-allow-methods"] == b"GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
     assert b"X-Stainless-Runtime-Version" in found[b"access-control-allow-headers"]
+    for ours in (b"X-Api-Key", b"Anthropic-Version", b"Anthropic-Dangerous-Direct-Browser-Access"):
+        assert ours in found[b"access-control-allow-headers"].split(b",")
     assert found[b"access-control-max-age"] == b"43200"
     assert found[b"access-control-allow-private-network"] == b"true"
 

@@ -25,7 +25,7 @@ __all__ = ["Daemon", "run_daemon", "second_tiny", "wait_until"]
 
 _START_S = 20.0
 _STOP_S = 20.0
-_LISTENS = re.compile(r"listens on (http://\S+)")
+_LISTENS = re.compile(r"listens on (https?://\S+|unix:\S+)")
 
 
 @attrs.define

@@ -14,8 +14,10 @@ from kit.fake_olm import FakeOlm
 from kit.memory_http import settings_for_tests
 from olm.api.app import create_app
 from olm.api.asgi import Api
+from olm.api.limits import Crowd
 from olm.api.serve import serve
 from olm.api.sockets import open_listeners
+from olm.api.tls import Certificates
 from olm.config import Address
 
 __all__ = ["LiveServer", "open_live_server", "read_all", "read_reply", "served_in_thread"]
@@ -80,13 +82,15 @@ async def open_live_server(
     drain_timeout_s: float = 5.0,
     address: Address | None = None,
     fds: Sequence[int] = (),
+    crowd: Crowd | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[LiveServer]:
     """Serve on a free port, or where it is said, until the block ends."""
     address = address or Address("127.0.0.1", 0)
     fake = olm or FakeOlm()
     api = create_app(fake.clients, attrs.evolve(settings_for_tests(), address=address))
     shutdown, ended = trio.Event(), trio.Event()
-    with open_listeners(address, fds=fds) as listeners:
+    with open_listeners(address, fds=fds, tls=certificates is not None) as listeners:
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[object]) -> None:
@@ -95,6 +99,8 @@ async def open_live_server(
                     listeners,
                     drain_timeout_s=drain_timeout_s,
                     shutdown=shutdown,
+                    crowd=crowd,
+                    certificates=certificates,
                     task_status=task_status,
                 )
                 ended.set()

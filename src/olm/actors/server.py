@@ -15,18 +15,24 @@ from olm.actors.client import Olm
 from olm.actors.runtime import Actor, Message, handles
 from olm.actors.stats import SnapshotSource
 from olm.api.app import create_app
+from olm.api.limits import crowd_of
 from olm.api.serve import serve
 from olm.api.sockets import Listeners
+from olm.api.tls import certificates_of
 from olm.config import Settings
 from olm.log import get_logger
 
-__all__ = ["Ping", "Server", "ServerConfig"]
+__all__ = ["Ping", "Reload", "Server", "ServerConfig"]
 
 _log = get_logger("server")
 
 
 class Ping(Message[None], frozen=True):
     """Ask for a sign of life."""
+
+
+class Reload(Message[None], frozen=True):
+    """Read the API keys and the certificate again. Bad ones are logged, and those there were stay in use."""
 
 
 @attrs.frozen
@@ -44,6 +50,8 @@ class Server(Actor):
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
+        self._certificates = certificates_of(config.settings)
+        self._api = create_app(config.olm, config.settings, config.snapshot)
         self._shutdown = trio.Event()
         self._served = trio.Event()
         self._urls: Sequence[str] = ()
@@ -61,14 +69,23 @@ class Server(Actor):
     def ping(self, _: Ping) -> None:
         """See `Ping`."""
 
+    @handles(Reload)
+    def reload(self, _: Reload) -> None:
+        """See `Reload`. Small local files: it takes a millisecond."""
+        self._api.auth.keyring.reload()
+        if self._certificates is not None:
+            self._certificates.reload()
+
     async def _serve(self, task_status: trio.TaskStatus[Sequence[str]]) -> None:
         config = self._config
         try:
             await serve(
-                create_app(config.olm, config.settings, config.snapshot),
+                self._api,
                 config.listeners,
                 drain_timeout_s=config.settings.drain_timeout_s,
                 shutdown=self._shutdown,
+                crowd=crowd_of(config.settings),
+                certificates=self._certificates,
                 task_status=task_status,
             )
         finally:

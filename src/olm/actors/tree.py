@@ -46,6 +46,7 @@ from olm.actors.runtime import (
 )
 from olm.actors.scheduler import Scheduler, SchedulerConfig
 from olm.actors.server import Server, ServerConfig
+from olm.actors.signals import SignalWatch
 from olm.actors.stats import read_snapshot
 from olm.actors.store import Store, store_spec
 from olm.actors.watchdog import Ping, Watchdog, WatchdogConfig
@@ -89,12 +90,14 @@ class Tree:
 
     Attributes:
         urls: where HTTP is served; empty without HTTP.
+        server: who serves it; None without HTTP.
     """
 
     olm: Olm
     root: Supervisor
     models: Models
     urls: Sequence[str] = ()
+    server: Address | None = None
 
 
 def worker_options(environ: Mapping[str, str] = os.environ) -> ProcessOptions:
@@ -128,7 +131,12 @@ def _listeners(settings: Settings, fds: Sequence[int], *, http: bool) -> Iterato
     if not http:
         yield None
         return
-    with open_listeners(settings.address, fds=fds) as listeners:
+    with open_listeners(
+        settings.address,
+        fds=fds,
+        unix_mode=settings.socket_mode,
+        tls=settings.tls_cert is not None,
+    ) as listeners:
         yield listeners
 
 
@@ -155,7 +163,7 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     serving = ServerConfig(olm, settings, listeners, partial(read_snapshot, address))
     serve = await root.start_child(_server_spec(serving))
     pings["server"] = partial(serve.ask, server.Ping())
-    return Tree(olm, root, models, listeners.urls)
+    return Tree(olm, root, models, listeners.urls, serve)
 
 
 def _watchdog_config(pings: Mapping[str, Ping]) -> WatchdogConfig:
@@ -279,17 +287,28 @@ def _raise_file_limit() -> None:
 
 
 async def _daemon(settings: Settings) -> None:
-    stop = trio.Event()
+    watch = SignalWatch()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, signals, stop)
+            nursery.start_soon(watch.run, signals)
             async with open_tree(settings, fds=systemd.listen_fds()) as tree:
+                watch.reload = partial(_reload, tree)
                 _log.info("olm %s listens on %s", __version__, ", ".join(tree.urls))
                 systemd.notify("READY=1\nSTATUS=ready")
-                await stop.wait()
+                await watch.stop.wait()
                 systemd.notify("STOPPING=1\nSTATUS=draining")
                 nursery.start_soon(_drain, tree.models)
             nursery.cancel_scope.cancel("stopped")
+
+
+def _reload(tree: Tree) -> None:
+    assert tree.server is not None, "the daemon serves HTTP"
+    try:
+        tree.server.tell(server.Reload())
+    except OlmError as exc:
+        _log.warning(
+            "could not read keys and certificate again: %s", exc
+        )  # it is being restarted, and reads them
 
 
 async def _drain(models: Models) -> None:
@@ -298,15 +317,3 @@ async def _drain(models: Models) -> None:
         await models.drain()
     except OlmError as exc:
         _log.debug("drain: %s", exc)
-
-
-async def _watch_signals(signals: AsyncIterator[int], stop: trio.Event) -> None:
-    """Turn the first signal into an orderly stop, the second into an immediate end."""
-    async for number in signals:
-        name = signal.Signals(number).name
-        if stop.is_set():
-            _log.warning("%s again: ending at once", name)
-            # Workers die with this process (parent-death signal); the store survives that at any byte.
-            os._exit(128 + number)
-        _log.info("%s: stopping; once more to end at once", name)
-        stop.set()

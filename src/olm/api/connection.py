@@ -3,12 +3,14 @@
 Differences from `hypercorn.trio.tcp_server.TCPServer` 0.18: HTTP/2 is not spoken (no upgrade, no prior knowledge; Ollama
 does not either); a request head must be complete within a bound; a failure inside one connection ends that connection
 only; and every connection can be closed at once, which unblocks a write to a client that stopped reading (hypercorn
-shields that write without a bound).
+shields that write without a bound). Here too clients are turned away before they cost much: when there are too many,
+or when they speak http to a port of https.
 """
 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,6 +26,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
+from olm.api.auth import peer_name
+from olm.api.limits import Crowd
+from olm.api.tls import Certificates, NotTls, handshake
 from olm.log import get_logger
 
 __all__ = ["CHUNK_WRITER_KEY", "ChunkWriter", "Connection", "Connections"]
@@ -32,12 +37,28 @@ CHUNK_WRITER_KEY: Final = "olm.chunk_writer"
 """Where `Connection.chunk_writer` is in ASGI's `state`."""
 
 HEAD_TIMEOUT_S: Final = 30.0
-"""From the first byte of a request to the end of its header: a client that drips bytes is cut off."""
+"""From the first byte of a request to the end of its header, and from the connection to the end of its first one: a
+client that drips bytes is cut off."""
+LINGER_S: Final = 1.0
+"""How long a client that is turned away may go on sending; a socket closed on unread data loses the answer."""
+MAX_LINGERING: Final = 64
+"""Clients turned away at once that get to read why; in a flood the others find their connection closed."""
 _RECEIVE_BYTES: Final = 1 << 16
 
 ChunkWriter = Callable[[bytes], Awaitable[None]]
 
+_BUSY: Final = b"503 Service Unavailable\r\nretry-after: 1"
+_TOO_MANY: Final = b'{"error":"server busy, please try again.  too many connections"}'
+_SPEAKS_HTTPS: Final = b'{"error":"this server speaks https: use a URL that begins with https://"}'
+
 _log = get_logger("http")
+
+
+def _refusal(status: bytes, body: bytes) -> bytes:
+    return (
+        b"HTTP/1.1 %b\r\ncontent-type: application/json; charset=utf-8\r\n"
+        b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+    )
 
 
 class _Http1(H11Protocol):
@@ -53,14 +74,29 @@ class _Http1(H11Protocol):
 
 
 class Connections:
-    """The open connections of one server."""
+    """The open connections of one server.
 
-    def __init__(self, app: ASGIWrapper, config: Config) -> None:
+    Args:
+        crowd: how many there may be; None for any number.
+        certificates: for https over TCP; None for http. Unix sockets never speak TLS.
+    """
+
+    def __init__(
+        self,
+        app: ASGIWrapper,
+        config: Config,
+        *,
+        crowd: Crowd | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.app = app
         self.config = config
         self.context = WorkerContext(None)
+        self._crowd = crowd
+        self._certificates = certificates
         self._open: set[Connection] = set()
         self._none_open = trio.Event()
+        self._n_lingering = 0
 
     @property
     def n_open(self) -> int:
@@ -69,18 +105,55 @@ class Connections:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Never raises but Cancelled."""
-        connection = Connection(self, stream)
+        try:
+            peer = parse_socket_addr(stream.socket.family, stream.socket.getpeername())
+        except OSError:  # gone before we asked who it is
+            await stream.aclose()
+            return
+        name = peer_name(peer[0] if peer else None)
+        if self._crowd is not None and not self._crowd.enter(name):
+            reply = b"" if self._certificates else _refusal(_BUSY, _TOO_MANY)
+            await self._turn_away(stream, reply)
+            return
+        try:
+            await self._serve(stream, is_tcp=peer is not None)
+        finally:
+            if self._crowd is not None:
+                self._crowd.leave(name)
+
+    async def _serve(self, stream: trio.SocketStream, *, is_tcp: bool) -> None:
+        tls = self._certificates.context if self._certificates and is_tcp else None
+        connection = Connection(self, stream, tls)
         if not self._open:
             self._none_open = trio.Event()
         self._open.add(connection)
         try:
             await connection.run()
+        except NotTls:
+            await self._turn_away(stream, _refusal(b"400 Bad Request", _SPEAKS_HTTPS))
         except Exception:
             _log.exception("connection failed")
         finally:
             self._open.discard(connection)
             if not self._open:
                 self._none_open.set()
+
+    async def _turn_away(self, stream: trio.SocketStream, reply: bytes) -> None:
+        if not reply or self._n_lingering >= MAX_LINGERING:
+            await trio.aclose_forcefully(stream)
+            return
+        self._n_lingering += 1
+        try:
+            with trio.move_on_after(LINGER_S):
+                await stream.send_all(reply)
+                await stream.send_eof()
+                while await stream.receive_some(_RECEIVE_BYTES):
+                    pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it did not wait to hear why
+        finally:
+            self._n_lingering -= 1
+            await trio.aclose_forcefully(stream)
 
     async def close_idle(self) -> None:
         """Let idle connections close, and the others when their answer is complete."""
@@ -102,7 +175,9 @@ class Connections:
 class Connection(TCPServer):
     """A connection; see the module."""
 
-    def __init__(self, connections: Connections, stream: trio.SocketStream) -> None:
+    def __init__(
+        self, connections: Connections, stream: trio.SocketStream, tls: ssl.SSLContext | None
+    ) -> None:
         state: LifespanState = {CHUNK_WRITER_KEY: self.chunk_writer}
         super().__init__(
             connections.app,
@@ -111,15 +186,23 @@ class Connection(TCPServer):
             state,
             stream,  # type: ignore[arg-type]  # annotated for TLS, made for both
         )
-        self._stream = stream
+        self._stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = stream
+        self._socket = stream.socket
+        self._tls = tls
 
     def close_now(self) -> None:
         """Close the socket; tasks that wait on it get ClosedResourceError."""
-        self._stream.socket.close()
+        self._socket.close()
 
     async def run(self) -> None:
-        """Serve requests until the connection ends."""
-        socket = self._stream.socket
+        """Serve requests until the connection ends.
+
+        Raises:
+            NotTls: from `handshake`; the socket is still open.
+        """
+        if self._tls is not None and not await self._begin_tls(self._tls):
+            return
+        socket = self._socket
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
@@ -131,7 +214,7 @@ class Connection(TCPServer):
                     self.context,
                     task_group,
                     ConnectionState(self.state),
-                    False,
+                    self._tls is not None,
                     client,
                     server,
                     self.protocol_send,
@@ -146,6 +229,18 @@ class Connection(TCPServer):
         finally:
             await self._close()
 
+    async def _begin_tls(self, context: ssl.SSLContext) -> bool:
+        """Say whether the client got through the handshake; if not, the connection is closed."""
+        stream = self._stream
+        assert isinstance(stream, trio.SocketStream), "TLS begins on the bare connection"
+        try:
+            self.stream = self._stream = await handshake(stream, context)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+            _log.debug("TLS handshake failed: %r", exc.__cause__ or exc)
+            await trio.aclose_forcefully(stream)
+            return False
+        return True
+
     def chunk_writer(self) -> ChunkWriter | None:
         """Give a streamed answer, whose head is out, a direct way for its body; None when it has to take the long one.
 
@@ -154,7 +249,7 @@ class Connection(TCPServer):
         """
         connection = self._http.connection
         if not isinstance(connection, h11.Connection) or not isinstance(
-            self._stream, trio.SocketStream
+            self._stream, trio.SocketStream | trio.SSLStream
         ):
             return None
         is_chunked = (
@@ -169,9 +264,9 @@ class Connection(TCPServer):
         """
         framed = b"%x\r\n%b\r\n" % (len(data), data)
         n_sent = 0
-        if not self.send_lock.locked():
+        if self._tls is None and not self.send_lock.locked():
             try:
-                n_sent = os.write(self._stream.socket.fileno(), framed)
+                n_sent = os.write(self._socket.fileno(), framed)
             except BlockingIOError:
                 pass
             except OSError:
@@ -201,7 +296,7 @@ class Connection(TCPServer):
             self.send_lock.release()
 
     async def _read_data(self) -> None:
-        head_deadline = float("inf")
+        head_deadline = trio.current_time() + HEAD_TIMEOUT_S
         while True:
             try:
                 with trio.fail_at(head_deadline):

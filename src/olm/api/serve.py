@@ -14,7 +14,9 @@ from hypercorn.config import Config
 
 from olm.api.asgi import Api
 from olm.api.connection import Connections
+from olm.api.limits import Crowd
 from olm.api.sockets import Listeners
+from olm.api.tls import Certificates
 from olm.log import get_logger
 
 __all__ = ["make_config", "serve"]
@@ -36,6 +38,8 @@ async def serve(
     *,
     drain_timeout_s: float,
     shutdown: trio.Event,
+    crowd: Crowd | None = None,
+    certificates: Certificates | None = None,
     task_status: trio.TaskStatus[Sequence[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `shutdown` is set and everything has been drained, then return.
@@ -46,16 +50,20 @@ async def serve(
 
     Args:
         listeners: from `sockets.open_listeners`; they stay open until the caller closes them.
+        crowd, certificates: see `Connections`.
         task_status: started with the URLs once connections are accepted.
 
     Cancellation closes every connection at once.
     """
-    connections = Connections(ASGIWrapper(api), make_config())
+    connections = Connections(
+        ASGIWrapper(api), make_config(), crowd=crowd, certificates=certificates
+    )
     accept_scope = trio.CancelScope()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_close_on_cancel, connections)
         async with trio.open_nursery() as acceptors:
             acceptors.start_soon(_accept, connections, listeners, nursery, accept_scope)
+            _warn_if_open(api, listeners)
             task_status.started(listeners.urls)
             await shutdown.wait()
             await _drain(api, connections, listeners, accept_scope, drain_timeout_s)
@@ -65,6 +73,14 @@ async def serve(
             await connections.wait_none_open()
         connections.close_all()
         nursery.cancel_scope.cancel("server stopped")
+
+
+def _warn_if_open(api: Api, listeners: Listeners) -> None:
+    if listeners.is_exposed and api.auth.is_open:
+        _log.warning(
+            "%s is open to everybody who reaches it: there are no API keys (see 'olm keys add')",
+            ", ".join(listeners.urls),
+        )
 
 
 async def _accept(

@@ -7,6 +7,7 @@ Nothing is served here.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -24,7 +25,7 @@ __all__ = ["Listeners", "open_listeners"]
 
 BACKLOG: Final = 2048
 UNIX_MODE: Final = 0o600
-"""Only the user who runs the daemon; give others access by the folder's group."""
+"""Only the user who runs the daemon."""
 STALL_MS: Final = 60_000
 """A client that takes nothing for so long is gone: the kernel ends the connection (TCP_USER_TIMEOUT)."""
 KEEPALIVE_S: Final = 15
@@ -44,13 +45,26 @@ class Listeners:
     urls: Sequence[str]
     inherited: bool = False
 
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines may reach one of them."""
+        return any(
+            sock.family != socket.AF_UNIX
+            and not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+            for sock in self.sockets
+        )
+
 
 @contextmanager
-def open_listeners(address: Address, *, fds: Sequence[int] = ()) -> Iterator[Listeners]:
+def open_listeners(
+    address: Address, *, fds: Sequence[int] = (), unix_mode: int = UNIX_MODE, tls: bool = False
+) -> Iterator[Listeners]:
     """Bind and listen; closes the sockets, and removes a unix socket, at the end of the block.
 
     Args:
         fds: listening sockets from socket activation; when there are any, `address` is not bound.
+        unix_mode: permissions of a unix socket: who may connect.
+        tls: TCP sockets will speak https, so their URLs say so.
 
     Raises:
         OlmError: one line saying what cannot be bound and why.
@@ -59,12 +73,16 @@ def open_listeners(address: Address, *, fds: Sequence[int] = ()) -> Iterator[Lis
         if fds:
             sockets = [_adopt(fd) for fd in fds]
         elif address.unix_path is not None:
-            sockets = [_bind_unix(Path(address.unix_path), stack)]
+            sockets = [_bind_unix(Path(address.unix_path), unix_mode, stack)]
         else:
             sockets = [_bind_tcp(address)]
         for sock in sockets:
             stack.callback(sock.close)
-        yield Listeners(sockets, [_url(sock) for sock in sockets], inherited=bool(fds))
+        yield Listeners(
+            sockets,
+            [_url(sock, "https" if tls else "http") for sock in sockets],
+            inherited=bool(fds),
+        )
 
 
 def _adopt(fd: int) -> socket.socket:
@@ -123,13 +141,13 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _bind_unix(path: Path, stack: ExitStack) -> socket.socket:
+def _bind_unix(path: Path, mode: int, stack: ExitStack) -> socket.socket:
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         # Bound under a mask: between bind and chmod nobody else may connect.
-        before = os.umask(0o777 & ~UNIX_MODE)
+        before = os.umask(0o777 & ~mode)
         try:
             sock.bind(str(path))
         finally:
@@ -173,9 +191,9 @@ def _unlink_own(path: Path, inode: int) -> None:
         pass  # somebody removed it already; there is nothing left to clean
 
 
-def _url(sock: socket.socket) -> str:
+def _url(sock: socket.socket, scheme: str) -> str:
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name}"
     host, port = name[0], name[1]
-    return f"http://[{host}]:{port}" if sock.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{scheme}://{f'[{host}]' if sock.family == socket.AF_INET6 else host}:{port}"

@@ -29,6 +29,8 @@ __all__ = ["Client", "Endpoint", "ServerUnreachable", "endpoint_from_environment
 
 PRODUCT: Final = "olm/"
 UPLOAD_PIECE: Final = 1 << 20
+KEY_VARIABLE: Final = "OLM_API_KEY"
+CA_VARIABLE: Final = "OLM_TLS_CA"
 HOST_VARIABLES: Final = ("OLM_HOST", "OLLAMA_HOST")
 _ERRORS: Final[dict[int, type[OlmError]]] = {
     400: InvalidRequest,
@@ -96,6 +98,7 @@ class Client:
     ) -> None:
         self.endpoint = endpoint or endpoint_from_environment()
         self._patience_s = patience_s
+        self._api_key = _api_key()
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """Send a request and decode its JSON object; an empty body decodes to an empty object.
@@ -195,9 +198,9 @@ class Client:
             sock = socket.create_connection((where.host, where.port), self._patience_s)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if where.tls:
-                import ssl
-
-                return ssl.create_default_context().wrap_socket(sock, server_hostname=where.host)
+                return _begin_tls(sock, where.host)
+        except _NotTrusted as exc:
+            raise ServerUnreachable(str(exc)) from exc
         except (OSError, UnicodeError) as exc:  # the latter for names that cannot be in the DNS
             raise ServerUnreachable(
                 "could not connect to an olm server, run 'olm serve' to start it"
@@ -218,6 +221,8 @@ class Client:
             "Accept": "application/x-ndjson, application/json",
             "Connection": "close",
         }
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
         if isinstance(body, _Upload):
             headers |= {
                 "Content-Type": "application/octet-stream",
@@ -230,6 +235,34 @@ class Client:
         if payload:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         sock.sendall(request_head(method, path, headers) + payload)
+
+
+class _NotTrusted(Exception):
+    """TLS failed for a reason that the user can do something about."""
+
+
+def _begin_tls(sock: socket.socket, host: str) -> socket.socket:
+    import ssl  # 15 ms that plain http need not pay
+
+    try:
+        context = ssl.create_default_context(cafile=os.environ.get(CA_VARIABLE, "").strip() or None)
+    except OSError as exc:
+        sock.close()
+        raise _NotTrusted(f"{CA_VARIABLE}: cannot read certificates: {exc}") from exc
+    try:
+        return context.wrap_socket(sock, server_hostname=host)
+    except ssl.SSLCertVerificationError as exc:
+        raise _NotTrusted(
+            f"the certificate of {host} is not trusted: {exc.verify_message}; name those to trust in {CA_VARIABLE}"
+        ) from exc
+
+
+def _api_key() -> str:
+    """The key of OLM_API_KEY. Not OLLAMA_API_KEY: that one is for a cloud, and no other server's business."""
+    key = os.environ.get(KEY_VARIABLE, "").strip().strip("\"'").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidRequest(f"{KEY_VARIABLE} is not a key: it has characters that no key has")
+    return key
 
 
 class _Upload(NamedTuple):
