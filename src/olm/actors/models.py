@@ -82,6 +82,11 @@ class RunningTurn:
             return await self._events.__anext__()
         except ActorStopped as exc:
             raise RunnerCrashed(CRASH_TEXT) from exc
+        except trio.ClosedResourceError:
+            # It was given up at the moment when the reader came back.
+            if pace.error is None:
+                raise
+            raise pace.error from None
         finally:
             pace.leave(trio.current_time())
 

@@ -66,15 +66,10 @@ class Pace:
             self._events.close()
 
     async def wait_away(self, limit_s: float) -> None:
-        """Return when the reader has been away for this long and the engine waits for it, or is done with its turn."""
-        while True:
-            away_since_s = min(self._away_since_s, trio.current_time())
+        """Return when the reader has been away for this long. A slow model's reader is not away: it asks."""
+        while self._away_since_s + limit_s > trio.current_time():
             # Reading sets no alarm, for its cost: there is one look at most every `limit_s`.
-            await trio.sleep_until(away_since_s + limit_s)
-            if self._away_since_s + limit_s <= trio.current_time():
-                if self._events is not None and (self._events.is_full or self._events.ended):
-                    return
-                await trio.sleep(limit_s)
+            await trio.sleep_until(min(self._away_since_s, trio.current_time()) + limit_s)
 
     async def wait_back(self) -> None:
         """Return when the reader asks for more."""

@@ -2,7 +2,8 @@
 
 One `Feed` for each running turn. The engine posts one frame a step with the events of all sequences; every event is
 handed to its stream at once. A consumer that has used up its window gets its sequence paused, so that it slows
-itself and nobody else; the turn's own task then waits for room and resumes it. Parsing frames is `engine`'s business.
+itself and nobody else; the turn's own task then waits for room and resumes it. Whom its slot is lent to meanwhile is
+the scheduler's business (`olm.actors.pace`), parsing frames `engine`'s.
 """
 
 from __future__ import annotations
