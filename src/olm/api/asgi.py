@@ -30,18 +30,20 @@ from olm.api.blobs import BLOB_PREFIX, upload
 from olm.api.body import MAX_BODY_BYTES, ClientGone, read_body
 from olm.api.connection import CHUNK_WRITER_KEY, ChunkWriter
 from olm.api.encodings import Decompressor
-from olm.api.errors import SHUTTING_DOWN, BodyTooLarge, dialect_of
+from olm.api.errors import SHUTTING_DOWN, dialect_of
 from olm.api.gate import CALL_KEY, Buffer, Call, Gate
 from olm.api.guards import Guard
 from olm.api.replies import answer, answer_error
 from olm.errors import InvalidRequest, OlmError, ShuttingDown
 
-__all__ = ["Api", "AsgiApp", "Constant"]
+__all__ = ["MAX_HEAD_BYTES", "Api", "AsgiApp", "Constant"]
 
 Constant = tuple[Sequence[tuple[bytes, bytes]], bytes]
 """Header fields and body of an answer that never changes."""
 
 MAX_HEADERS: Final = 64
+MAX_HEAD_BYTES: Final = 32 << 10
+"""Target, names and values. What is still incomplete at this size never gets here (see `serve`)."""
 MAX_ID_CHARS: Final = 128
 
 
@@ -113,64 +115,82 @@ class Api:
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
     ) -> None:
-        n_headers = len(list(scope["headers"]))
-        has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
-        is_read = False
+        body_pending = (
+            b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        )
         try:
-            host = _normalise_target(scope, headers)
-            call.path = scope["path"]
-            if n_headers > MAX_HEADERS:
-                raise OlmError("too many header fields", status=431)
-            if b"transfer-encoding" in headers and b"content-length" in headers:
-                # A proxy before us may have believed the other one (request smuggling, RFC 9112 §6.1).
-                call.headers.append((b"connection", b"close"))
-                raise InvalidRequest("Content-Length and Transfer-Encoding exclude each other")
-            verdict = self._guard.judge(call.method, headers, host)
-            call.headers.extend(verdict.headers)
-            if verdict.status:
-                await answer(receive, send, verdict.status, [], body_pending=has_body)
+            refused = self._judge(scope, headers, call)
+            if refused:
+                await answer(receive, send, refused, [], body_pending=body_pending)
                 return
-            self.auth.keyring.refresh(call.started_s)
-            call.client = self.auth.admit(
-                call.method, call.path, headers, host=host, peer=call.client
-            )
-            if self.gate.is_draining:
-                raise ShuttingDown(SHUTTING_DOWN)
-            if call.path.startswith("//"):
-                # werkzeug would take away all but one slash, and route what the rules above never saw
-                text = [(b"content-type", b"text/plain")]
-                await answer(receive, send, 404, text, b"404 page not found", body_pending=has_body)
-                return
-            constant = self._constants.get(call.path)
-            if constant is not None and call.method in ("GET", "HEAD") and not has_body:
-                # Liveness probes come often; Quart would take half of what the whole answer costs.
-                await answer(receive, send, 200, list(constant[0]), constant[1])
-                return
-            if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
-                await upload(self._olm.store, call, receive, send)
+            if await self._answer_directly(call, receive, send, body_pending=body_pending):
                 return
             call.body = await read_body(receive, headers, call.buffer)
-            is_read = True
+            body_pending = False
             encoding = headers.get(b"content-encoding", b"").decode("latin1")
             if encoding and call.body:
                 call.body = await self._decompressor.decoded(
                     call.body, encoding, MAX_BODY_BYTES, call.buffer
                 )
         except OlmError as error:
-            dialect = dialect_of(call.path)
-            # A body over the limit has been read in part; the rest may still be coming.
-            pending = not is_read and (has_body or isinstance(error, BodyTooLarge))
             await answer_error(
                 receive,
                 send,
                 error,
-                dialect=dialect,
+                dialect=dialect_of(call.path),
                 request_id=call.id,
-                body_pending=pending,
+                body_pending=body_pending,
             )
             return
         cast("dict[str, object]", scope)[CALL_KEY] = call  # ASGI lets applications add keys
         await self._inner(scope, _after_body(receive), send)
+
+    def _judge(self, scope: HTTPScope, headers: dict[bytes, bytes], call: Call) -> int:
+        """Apply the rules that need no body; 0, or the status of a refusal without words.
+
+        Raises:
+            OlmError: a refusal with words.
+        """
+        host = _normalise_target(scope, headers)
+        call.path = scope["path"]
+        if b"transfer-encoding" in headers and b"content-length" in headers:
+            # A proxy before us may have believed the other one (request smuggling, RFC 9112 §6.1).
+            call.headers.append((b"connection", b"close"))
+        _check_head(scope, headers)
+        verdict = self._guard.judge(call.method, headers, host)
+        call.headers.extend(verdict.headers)
+        if verdict.status:
+            return verdict.status
+        self.auth.keyring.refresh(call.started_s)
+        call.client = self.auth.admit(call.method, call.path, headers, host=host, peer=call.client)
+        if self.gate.is_draining:
+            raise ShuttingDown(SHUTTING_DOWN)
+        return 0
+
+    async def _answer_directly(
+        self,
+        call: Call,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        *,
+        body_pending: bool,
+    ) -> bool:
+        """Answer what must or need not go through Quart; whether it was that."""
+        if call.path.startswith("//"):
+            # werkzeug would take away all but one slash, and route what the rules above never saw
+            text = [(b"content-type", b"text/plain")]
+            not_found = b"404 page not found"
+            await answer(receive, send, 404, text, not_found, body_pending=body_pending)
+            return True
+        constant = self._constants.get(call.path)
+        if constant is not None and call.method in ("GET", "HEAD") and not body_pending:
+            # Liveness probes come often; Quart would take half of what the whole answer costs.
+            await answer(receive, send, 200, list(constant[0]), constant[1])
+            return True
+        if call.method == "POST" and call.path.startswith(BLOB_PREFIX):
+            await upload(self._olm.store, call, receive, send)
+            return True
+        return False
 
 
 class _Sender:
@@ -220,6 +240,19 @@ def _request_id(given: bytes) -> str:
     ):
         return text
     return secrets.token_hex(8)
+
+
+def _check_head(scope: HTTPScope, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse heads that are too large or say two things at once. Raises OlmError."""
+    fields = list(scope["headers"])
+    size_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+    size_bytes += sum(len(name) + len(value) for name, value in fields)
+    if len(fields) > MAX_HEADERS or size_bytes > MAX_HEAD_BYTES:
+        raise OlmError("too many or too long header fields", status=431)
+    if not scope["http_version"].startswith("1."):
+        raise OlmError("olm speaks HTTP/1.1", status=505)
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        raise InvalidRequest("Content-Length and Transfer-Encoding exclude each other")
 
 
 def _normalise_target(scope: HTTPScope, headers: dict[bytes, bytes]) -> str:

@@ -61,7 +61,31 @@ def _refusal(status: bytes, body: bytes) -> bytes:
     )
 
 
+class _H11(h11.Connection):
+    """h11, but for what follows a last request: an error there would cost the answer that is being written.
+
+    Old clients send a line end too much, and clients that pipeline may not know that the server will close.
+    """
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what has arrived; nobody will read more of this client, so it must not pile up."""
+        if not (data and self.their_state is h11.MUST_CLOSE):
+            super().receive_data(data)
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        """The next event, as h11 has it."""
+        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
+            return h11.NEED_DATA
+        return super().next_event()
+
+
 class _Http1(H11Protocol):
+    def open(self) -> None:
+        """Use our reader in the place of hypercorn's."""
+        self.connection = _H11(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+
     async def _check_protocol(self, event: h11.Request) -> None:
         """Ignore offers of HTTP/2."""
 
@@ -219,6 +243,7 @@ class Connection(TCPServer):
                     server,
                     self.protocol_send,
                 )
+                self._http.open()
                 self.protocol = self._http  # type: ignore[assignment]  # the part of its wrapper we need
                 await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()

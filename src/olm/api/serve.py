@@ -12,7 +12,7 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 
-from olm.api.asgi import Api
+from olm.api.asgi import MAX_HEAD_BYTES, Api
 from olm.api.connection import Connections
 from olm.api.limits import Crowd
 from olm.api.sockets import Listeners
@@ -21,7 +21,6 @@ from olm.log import get_logger
 
 __all__ = ["make_config", "serve"]
 
-MAX_HEAD_BYTES: Final = 32 << 10
 KEEP_ALIVE_S: Final = 300.0
 """Ollama keeps idle connections for ever; five minutes outlive the pools of the usual clients."""
 ABORT_GRACE_S: Final = 2.0
