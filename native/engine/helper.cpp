@@ -1,8 +1,16 @@
 #include "helper.hpp"
 
-#include <pthread.h>
+#include "errors.hpp"
 
 namespace olm {
+
+namespace {
+
+// llguidance recurses once for each reference of a grammar, some 9 KiB deep, and a client's schema of the largest size has
+// 35,000 of them. Pages that are not touched cost nothing.
+constexpr size_t STACK_BYTES = size_t(1) << 30;
+
+}  // namespace
 
 Helper::Helper(const char * name, std::function<void()> after) : name_(name), after_(std::move(after)) {}
 
@@ -12,8 +20,8 @@ Helper::~Helper() {
         stopping_ = true;
         wake_.notify_all();
     }
-    if (thread_.joinable()) {
-        thread_.join();
+    if (started_) {
+        pthread_join(thread_, nullptr);
     }
 }
 
@@ -22,12 +30,27 @@ std::future<void> Helper::run(std::function<void()> job) {
     std::future<void>                 future = task.get_future();
     const std::lock_guard<std::mutex> hold(lock_);
     jobs_.push_back(std::move(task));
-    if (!thread_.joinable()) {
-        thread_ = std::thread([this] { loop(); });
-        pthread_setname_np(thread_.native_handle(), name_);
+    if (!started_) {
+        start();
     }
     wake_.notify_one();
     return future;
+}
+
+// std::thread takes no size of a stack.
+void Helper::start() {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    const auto enter = [](void * helper) -> void * {
+        static_cast<Helper *>(helper)->loop();
+        return nullptr;
+    };
+    const int failed = pthread_create(&thread_, &attributes, enter, this);
+    pthread_attr_destroy(&attributes);
+    require(failed == 0, OLM_E_OUT_OF_MEMORY, "a thread for grammars cannot be started");
+    started_ = true;
+    pthread_setname_np(thread_, name_);
 }
 
 void Helper::loop() {

@@ -1,12 +1,13 @@
 // A thread that does jobs in order, beside the engine's. It starts with the first job.
 #pragma once
 
+#include <pthread.h>
+
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <future>
 #include <mutex>
-#include <thread>
 
 namespace olm {
 
@@ -24,6 +25,7 @@ class Helper {
     std::future<void> run(std::function<void()> job);
 
   private:
+    void start();
     void loop();
 
     const char *          name_;
@@ -31,8 +33,9 @@ class Helper {
     std::mutex              lock_;
     std::condition_variable wake_;
     std::deque<std::packaged_task<void()>> jobs_;
-    bool        stopping_ = false;
-    std::thread thread_;
+    bool      stopping_ = false;
+    bool      started_  = false;
+    pthread_t thread_   = {};
 };
 
 }  // namespace olm

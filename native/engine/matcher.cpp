@@ -24,7 +24,8 @@ const char * noun_of(const std::string & kind) {
 }
 
 std::string shorten(const std::string & reason) {
-    std::string line = in_one_line(reason);
+    // A panic is a limit of llguidance's that it does not put in words; where in its code helps nobody here.
+    std::string line = in_one_line(reason.substr(0, reason.find("<backtrace>")));
     if (line.size() > MAX_REASON) {
         size_t end = MAX_REASON;
         while (end > 0 && (static_cast<unsigned char>(line[end]) & 0xC0) == 0x80) {

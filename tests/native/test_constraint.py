@@ -394,3 +394,32 @@ with Model.load({str(path)!r}) as model, Engine(model) as engine:
     )
 
     assert result.stdout.startswith("Unsupported structured output needs the package llguidance")
+
+
+def chain(n: int) -> AnswerGrammar:
+    """A schema of `n` objects, each in the one before: llguidance recurses for each."""
+    defs: dict[str, object] = {
+        f"a{i}": {
+            "type": "object",
+            "properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}},
+            "required": ["x"],
+        }
+        for i in range(n)
+    }
+    defs[f"a{n}"] = {"type": "string"}
+    return AnswerGrammar("json_schema", json.dumps({"$defs": defs, "$ref": "#/$defs/a0"}))
+
+
+@pytest.mark.slow
+async def test_long_chains_of_references_are_compiled_or_refused_but_never_a_crash(
+    make_engine: MakeEngine, gather: Ask, chat_tokens: Chat
+) -> None:
+    engine, prompt = make_engine(), chat_tokens("Hello")
+
+    long = engine.submit(prompt, wild(1, n_predict=8), constraint=chain(2000))
+    too_long = engine.submit(prompt, wild(1, n_predict=8), constraint=chain(9000))
+    first, second = await gather(engine, long, too_long)
+
+    assert first.text.lstrip().startswith("{")
+    assert second.failed is not None
+    assert "backtrace" not in second.failed.error.message

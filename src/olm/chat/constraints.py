@@ -29,7 +29,8 @@ Without a bound a small model may write blanks until the context is full."""
 
 _OPTIONS: Final = f'"whitespace_pattern":{json.dumps(_BLANKS)}'
 _MAX_CHOICES: Final = 10_000
-_KEPT_GRAMMARS: Final = 32  # GBNF of tools: some milliseconds to convert, and the same in every turn of an agent
+_KEPT_GRAMMARS: Final = 32
+"""GBNF of tools takes some milliseconds to convert, and is the same in every turn of an agent."""
 _START_CALLS: Final = "start: calls\n"
 
 
@@ -203,7 +204,8 @@ def _choices(text: str) -> str:
         raise InvalidRequest(
             f"there are {len(choices)} choices, at most {_MAX_CHOICES} are allowed"
         )
-    return f"start: {_literals(choices)}"
+    # As a terminal: the lexer walks 10,000 texts as one automaton, where the parser would keep a row of 10,000 items.
+    return f"start: CHOICE\nCHOICE: {_literals(choices)}\n"
 
 
 @lru_cache(maxsize=_KEPT_GRAMMARS)

@@ -44,7 +44,7 @@ class Limits:
     max_output_bytes: int = 32 * 1024 * 1024
     max_steps: int = 5_000_000
     max_depth: int = 100
-    max_seconds: float = 20.0
+    max_seconds: float = 5.0
 
 
 @attrs.frozen

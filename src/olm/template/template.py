@@ -19,7 +19,7 @@ from olm.template.values import INVALID, Function
 
 __all__ = ["MAX_TEMPLATE_CHARS", "Template", "parse"]
 
-MAX_TEMPLATE_CHARS: Final = 1_000_000
+MAX_TEMPLATE_CHARS: Final = 200_000
 """The longest template that is read; the longest of Ollama's library has some 20,000."""
 _NO_FUNCTIONS: Final[Mapping[str, Function]] = MappingProxyType({})
 _DEFAULT_LIMITS: Final = Limits()
