@@ -103,3 +103,21 @@ def test_configuration_document_is_current() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "write_config_docs.py"))
 
     assert (ROOT / "docs" / "configuration.md").read_text() == script["render"]()
+
+
+def test_bounds_of_queues_and_of_patience_with_readers() -> None:
+    """0 sets no bound of its own, and for times never."""
+    plain = read_settings({})
+    bounded = read_settings(
+        {
+            "OLM_MAX_QUEUE_PER_CLIENT": "5",
+            "OLM_MAX_QUEUE_PER_MODEL": "7",
+            "OLM_SLOW_READER": "0",
+            "OLM_READER_TIMEOUT": "90s",
+        }
+    )
+
+    assert (plain.max_queue_per_client, plain.max_queue_per_model) == (0, 0)
+    assert (plain.slow_reader_s, plain.reader_timeout_s) == (60.0, 600.0)
+    assert (bounded.max_queue_per_client, bounded.max_queue_per_model) == (5, 7)
+    assert (bounded.slow_reader_s, bounded.reader_timeout_s) == (math.inf, 90.0)

@@ -5,13 +5,13 @@ The order itself is `olm.actors.queue`'s. Turns of every dialect pass `olm.api.m
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Final, TypeVar
 
 import attrs
 
 from olm.actors.client import ChatRequest, EmbedRequest, GenerateRequest, RerankRequest, Turn
 from olm.api.gate import current_call
+from olm.api.limits import client_of
 
 __all__ = ["POSITION_HEADER", "asked", "asking_client", "note_wait", "queue_client"]
 
@@ -19,18 +19,14 @@ R = TypeVar("R", bound=ChatRequest | GenerateRequest | EmbedRequest | RerankRequ
 
 POSITION_HEADER: Final = "x-olm-queue-position"
 _WAIT_HEADER: Final = "x-olm-queue-ms"
-_SITE_BITS: Final = 64
-"""One customer has at least so much of IPv6: every address of it is the same client."""
 
 
 def queue_client(name: str) -> str:
     """Tell which client somebody is: as named by their key or address, IPv6 by its network."""
-    if ":" not in name:
-        return name
     try:
-        return str(ipaddress.IPv6Network((name.partition("%")[0], _SITE_BITS), strict=False))
+        return client_of(name)
     except ValueError:
-        return name
+        return name  # a key's name may have colons too
 
 
 def asking_client() -> str:
