@@ -394,6 +394,20 @@ def test_a_parked_turn_lends_its_slot_out_and_takes_it_back() -> None:
     assert book.decide(3.0) == [Grant(third, runner)]
 
 
+def test_a_parked_turn_that_leaves_takes_no_slot_along() -> None:
+    book = make_book(n_parallel=1)
+    _runner, slow = load(book)
+    second, _third = book.request(demand(), 0.0), book.request(demand(), 0.0)
+    book.park(slow)
+    book.decide(1.0)
+
+    book.leave(slow, 2.0)
+
+    assert book.decide(2.0) == [], "the second has the only slot"
+    book.leave(second, 3.0)
+    assert len(book.decide(3.0)) == 1
+
+
 def test_a_model_that_must_go_does_not_wait_for_parked_turns() -> None:
     book = make_book(max_loaded=1)
     runner, slow = load(book, "a")

@@ -161,17 +161,17 @@ def test_loads_go_round_the_clients_too() -> None:
 
 
 def test_leaving_costs_the_same_however_many_wait() -> None:
-    def seconds(n: int) -> float:
+    def cpu_s(n: int) -> float:
         room: WaitingRoom[str, None] = WaitingRoom(QueueBounds(in_all=n))
         for ticket_id in range(n):
             room.push(ticket_id, "m", f"c{ticket_id % 7}", None)
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         for ticket_id in range(0, n, 2):  # from the middle, and then whoever is first
             room.remove(ticket_id)
         while len(room):
             room.take("m")
-        return (time.perf_counter() - started_s) / n
+        return (time.process_time() - started_s) / n
 
-    few, many = (min(seconds(n) for _ in range(3)) for n in (500, 20_000))
+    few, many = (min(cpu_s(n) for _ in range(3)) for n in (300, 30_000))
 
-    assert many < 10 * few, "quadratic work would be forty times as much"
+    assert many < 30 * few, "if each looked at all, it would be a hundred times as much"
