@@ -151,12 +151,14 @@ class Api:
         Raises:
             OlmError: a refusal with words.
         """
-        host = _normalise_target(scope, headers)
-        call.path = scope["path"]
-        if b"transfer-encoding" in headers and b"content-length" in headers:
-            # A proxy before us may have believed the other one (request smuggling, RFC 9112 §6.1).
+        try:
+            _check_head(scope, headers)
+            host = _normalise_target(scope, headers)
+        except OlmError:
+            # What follows may not be what the client, or a proxy before us, takes it for.
             call.headers.append((b"connection", b"close"))
-        _check_head(scope, headers)
+            raise
+        call.path = scope["path"]
         verdict = self._guard.judge(call.method, headers, host)
         call.headers.extend(verdict.headers)
         if verdict.status:
@@ -252,6 +254,7 @@ def _check_head(scope: HTTPScope, headers: Mapping[bytes, bytes]) -> None:
     if not scope["http_version"].startswith("1."):
         raise OlmError("olm speaks HTTP/1.1", status=505)
     if b"transfer-encoding" in headers and b"content-length" in headers:
+        # Somebody before us may have believed the other one (request smuggling, RFC 9112 §6.1).
         raise InvalidRequest("Content-Length and Transfer-Encoding exclude each other")
 
 
