@@ -63,7 +63,7 @@ def status_of(answer: bytes) -> int:
             200,
         ),
         (b"GET foo HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET / HTTP/1.0\r\n\r\n", 200),
         (
             b"POST /api/chat HTTP/1.1\r\n"
