@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help run test lint types check native setup bench clean
+.PHONY: help run test test-clients lint types check native setup bench clean
 
 help:
 	@echo "make run     set up, start a daemon, let the built-in model answer, stop"
 	@echo "make test    set up, lint, type check, run every test"
+	@echo "make test-clients  more clients of the three APIs, Python and JavaScript, and a fuzzer, against a real daemon"
 	@echo "make setup   virtual environment and native build only"
 	@echo "make check   lint and types"
 	@echo "make bench   the benchmarks of docs/performance.md"
@@ -30,6 +31,10 @@ check: setup lint types
 
 test: setup lint types
 	@$(BIN)/python -m pytest
+
+test-clients: setup
+	@OLM_CLIENTS="$$(PYTHON="$(PYTHON)" sh scripts/setup_clients.sh)" && export OLM_CLIENTS && \
+	    $(BIN)/python -m pytest tests/clients/test_packages.py tests/clients/test_openapi_fuzz.py
 
 bench: setup
 	@$(BIN)/python build_native.py peer
