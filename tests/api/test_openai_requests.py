@@ -143,6 +143,15 @@ async def test_sound_and_refusals_are_parts_too(client: MemoryClient, olm: FakeO
     assert message == ChatMessage("user", "[img]\nNo.\n[img]", images=(WAV, PNG))
 
 
+async def test_line_breaks_in_a_picture_are_passed_over(client: MemoryClient, olm: FakeOlm) -> None:
+    broken = base64.encodebytes(PNG * 9).decode().replace("\n", "\r\n")
+    parts = [_image(f"data:image/png;base64,{broken}")]
+
+    (message,) = (await ask(client, olm, messages=[{"role": "user", "content": parts}])).messages
+
+    assert message.images == (PNG * 9,)
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [

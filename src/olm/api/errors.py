@@ -35,6 +35,7 @@ __all__ = [
     "error_headers",
     "error_line",
     "expected_error",
+    "unfinished",
 ]
 
 Dialect = Literal["ollama", "openai", "anthropic"]
@@ -119,6 +120,11 @@ _ANTHROPIC_TYPES: Final = {
 
 _MAX_MESSAGE_CHARS: Final = 2000
 """Longest error text: some quote what they complain about, and a template or a grammar may have a megabyte."""
+
+
+def unfinished() -> OlmError:
+    """The error of a turn that ended without saying how."""
+    return OlmError("the answer ended without a final event")
 
 
 def dialect_of(path: str) -> Dialect:

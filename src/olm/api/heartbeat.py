@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from olm.actors.client import Turn
+from olm.api.errors import unfinished
 from olm.chat.types import Done, TurnEvent
 from olm.errors import OlmError
 
@@ -95,7 +96,7 @@ class _Beating:
             except StopAsyncIteration:
                 if isinstance(self._last, Done):
                     raise
-                raise OlmError("the answer ended without a final event") from None
+                raise unfinished() from None
         return None
 
     def _begin(self) -> bytes:

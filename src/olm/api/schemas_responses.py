@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from olm.api.schemas import ABSENT, Int
-from olm.api.schemas_openai import Reasoning, TurnFields
+from olm.api.schemas_openai import Reasoning, TokenLogprob, TurnFields
 
 __all__ = [
     "Deleted",
@@ -26,12 +26,10 @@ __all__ = [
     "InputTokensDetails",
     "OutputCall",
     "OutputItem",
-    "OutputLogprob",
     "OutputMessage",
     "OutputReasoning",
     "OutputText",
     "OutputTokensDetails",
-    "OutputTopLogprob",
     "RerankDocument",
     "RerankMeta",
     "RerankRequest",
@@ -183,23 +181,10 @@ class RerankResponse(_Response, frozen=True, kw_only=True):
     meta: RerankMeta
 
 
-class OutputTopLogprob(_Response, frozen=True, kw_only=True):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class OutputLogprob(_Response, frozen=True, kw_only=True):
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[OutputTopLogprob]
-
-
 class OutputText(_Response, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
     text: str
     annotations: tuple[()]
-    logprobs: list[OutputLogprob]
+    logprobs: list[TokenLogprob]
 
 
 class SummaryText(_Response, frozen=True, kw_only=True, tag_field="type", tag="summary_text"):

@@ -24,6 +24,7 @@ from olm.api.errors import (
     error_headers,
     error_line,
     expected_error,
+    unfinished,
 )
 from olm.api.gate import Call
 from olm.api.schemas import ProgressResponse
@@ -164,7 +165,7 @@ class _TurnLines:
             except StopAsyncIteration:
                 if isinstance(self._last, Done):
                     raise
-                raise OlmError("the answer ended without a final event") from None
+                raise unfinished() from None
             batch = self._write(event)
             try:
                 for waiting in self._turn.drain():

@@ -15,12 +15,10 @@ import msgspec
 from olm.actors import client
 from olm.api import schemas_anthropic as wire
 from olm.api.dialects.anthropic_blocks import read_messages
-from olm.api.dialects.ollama import local_name
+from olm.api.dialects.common import checked_name, json_object
 from olm.api.dialects.tools import Tools, read_tools
-from olm.api.gojson import check_values
 from olm.chat.types import Constraint, Think, ToolChoice
-from olm.errors import InvalidName, InvalidRequest, ModelNotFound
-from olm.store.names import ModelName
+from olm.errors import InvalidRequest, ModelNotFound
 
 __all__ = ["count_request", "estimated_tokens", "messages_request", "without_thinking"]
 
@@ -82,7 +80,7 @@ def _chat(
     choice = request.tool_choice or wire.ToolChoice()
     think, budget = _thinking(request)
     return client.ChatRequest(
-        model=_checked_name(request.model),
+        model=checked_name(request.model, ModelNotFound(f"model '{request.model}' not found")),
         messages=messages,
         tools_json=tools.text,
         tool_choice=_tool_choice(choice, tools),
@@ -94,15 +92,6 @@ def _chat(
         truncate=False,
         shift=False,
     )
-
-
-def _checked_name(given: str) -> str:
-    name = local_name(given.strip())
-    try:
-        ModelName.parse(name)
-    except InvalidName:
-        raise ModelNotFound(f"model '{given}' not found") from None
-    return name
 
 
 def _options(request: wire.MessagesRequest) -> dict[str, object]:
@@ -144,9 +133,7 @@ def _constraint(request: wire.CountRequest) -> Constraint | None:
         return None
     if wanted.type != "json_schema" or wanted.schema is None:
         raise InvalidRequest('output format must be {"type": "json_schema", "schema": {...}}')
-    text = msgspec.json.encode(wanted.schema)
-    check_values(text)
-    return Constraint("json_schema", text.decode())
+    return Constraint("json_schema", json_object(wanted.schema) or "{}")
 
 
 def _tools(tools: list[wire.Tool]) -> Tools:

@@ -11,15 +11,14 @@ the beginning of the prompt, which is in the cache.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from olm.api import schemas_anthropic as wire
-from olm.api.gojson import check_types, check_values
+from olm.api.dialects.common import decoded_base64, go_type, json_object
+from olm.api.gojson import check_types
 from olm.chat.types import ChatMessage, ToolCall
 from olm.errors import InvalidRequest
 
@@ -126,10 +125,9 @@ class _MessageReader:
             raise InvalidRequest("tool_use block missing required 'name' field")
         if not isinstance(block.input, dict | None):
             raise InvalidRequest("tool_use block's 'input' must be an object")
-        arguments = msgspec.json.encode(block.input or {})
-        check_values(arguments)
+        arguments = json_object(block.input) or "{}"
         self._tool_names[block.id] = block.name
-        return ToolCall(block.name, arguments.decode(), block.id, len(self._calls))
+        return ToolCall(block.name, arguments, block.id, len(self._calls))
 
     def _result(self, block: wire.Block) -> ChatMessage:
         texts: list[str] = []
@@ -207,11 +205,9 @@ def _image(block: wire.Block) -> bytes:
         raise InvalidRequest(
             f"invalid image source type: {source.type or ''}. Only base64 images are supported."
         )
-    if "\n" in data:
-        data = "".join(data.splitlines())  # as mail has it; costs much, so only where it is
     try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        return decoded_base64(data)
+    except ValueError as exc:
         raise InvalidRequest(f"invalid base64 image data: {exc}") from None
 
 
@@ -233,7 +229,7 @@ def _source(block: wire.Block) -> wire.Source:
 def _blocks(content: object, *path: str) -> list[wire.Block]:
     """Read content that is not text. Raises InvalidRequest, for wrong types in Go's words."""
     if not isinstance(content, list):
-        raise InvalidRequest(f"invalid message content type: {_go_type(content)}")
+        raise InvalidRequest(f"invalid message content type: {go_type(content)}")
     if not all(isinstance(block, dict) for block in content):
         raise InvalidRequest("invalid content block format")
     try:
@@ -241,16 +237,3 @@ def _blocks(content: object, *path: str) -> list[wire.Block]:
     except msgspec.ValidationError:
         check_types(content, list[wire.Block], struct="MessagesRequest", path=path)
         raise InvalidRequest("invalid content block format") from None
-
-
-def _go_type(value: object) -> str:
-    """The type of a decoded JSON value as Go prints it."""
-    match value:
-        case None:
-            return "<nil>"
-        case bool():
-            return "bool"
-        case int() | float():
-            return "float64"
-        case _:
-            return "map[string]interface {}"

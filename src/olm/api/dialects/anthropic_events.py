@@ -15,25 +15,25 @@ from typing import Final, Literal
 import msgspec
 
 from olm.api import schemas_anthropic as wire
-from olm.api.encoding import go_escape, to_json
+from olm.api.dialects.turn import end_of, reason_of
+from olm.api.encoding import json_text, to_json
 from olm.api.errors import error_body
 from olm.chat.types import CallArguments, CallEnd, CallStart, Done, Piece, ToolCall, TurnEvent
 from olm.errors import OlmError
 
-__all__ = ["PING", "MessageForm", "count_json", "error_event", "new_message_id"]
+__all__ = ["PING", "MessageForm", "count_json", "error_event"]
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 SIGNATURE: Final = "olm"
 """Clients keep a thinking block for the next turn only if it is signed. olm takes any back, so there is nothing to prove."""
 
 _END: Final = b"}}\n\n"
-_string = msgspec.json.Encoder().encode
 
 _Kind = Literal["text", "thinking", "tool_use"]
 _Block = wire.TextBlock | wire.ThinkingBlock | wire.ToolUseBlock
 
 
-def new_message_id() -> str:
+def _new_message_id() -> str:
     """A fresh id of a message."""
     return f"msg_{secrets.token_hex(12)}"
 
@@ -60,7 +60,7 @@ class MessageForm:
     def __init__(
         self, model: str, *, stops: Sequence[str] = (), n_input: int = 0, message_id: str = ""
     ) -> None:
-        self._id = message_id or new_message_id()
+        self._id = message_id or _new_message_id()
         self._model = model
         self._stops = frozenset(stops)
         self._n_input = n_input
@@ -98,9 +98,7 @@ class MessageForm:
 
     def whole(self, events: Sequence[TurnEvent]) -> bytes:
         """Everything in one JSON document (no `stream`). Raises OlmError for a cancelled or unfinished turn."""
-        done = next((event for event in events if isinstance(event, Done)), None)
-        if done is None:
-            raise OlmError("the answer ended without a final event")
+        done = end_of(events)
         blocks = _Blocks()
         for event in events:
             if isinstance(event, Piece):
@@ -135,7 +133,7 @@ class MessageForm:
         return written
 
     def _spell(self, text: str) -> bytes:
-        return self._delta + go_escape(_string(text)) + _END
+        return self._delta + json_text(text) + _END
 
     def _begin(self, kind: _Kind, block: _Block) -> bytes:
         ended = self._end_block()
@@ -158,7 +156,7 @@ class MessageForm:
         signed = b""
         if self._open == "thinking":
             head = self._delta_head(b"signature_delta", b"signature")
-            signed = head + _string(SIGNATURE) + _END
+            signed = head + json_text(SIGNATURE) + _END
         self._open = None
         data = b'{"type":"content_block_stop","index":%d}' % self._index
         return signed + _event("content_block_stop", data)
@@ -189,11 +187,10 @@ class MessageForm:
 
     def _reason(self, done: Done) -> tuple[str, str | None]:
         """`stop_reason` and `stop_sequence`. A call that broke off at the limit must not look like one to be made."""
-        if done.reason == "cancelled":
-            raise OlmError("request canceled", status=499)
-        if self._n_whole_calls and not (done.reason == "length" and self._n_broken_calls):
+        is_full = reason_of(done) == "length"
+        if self._n_whole_calls and not (is_full and self._n_broken_calls):
             return "tool_use", None
-        if done.reason == "length":
+        if is_full:
             return "max_tokens", None
         if done.stop and done.stop in self._stops:
             return "stop_sequence", done.stop

@@ -6,21 +6,17 @@ the model (capabilities, options, images) is checked by the scheduler, which kno
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import attrs
-import msgspec
 
 from olm.actors import client
 from olm.api import schemas as wire
+from olm.api.dialects.common import checked_name, checked_top, json_object, parse_think
 from olm.api.dialects.constraints import constraint
 from olm.api.dialects.tools import read_tools, tool_call, tool_choice
-from olm.api.gojson import check_values
 from olm.chat.types import ChatMessage, Think
-from olm.errors import InvalidName, InvalidRequest, ModelNotFound, NotYetSupported, OlmError
-from olm.store.names import ModelName
+from olm.errors import InvalidRequest, ModelNotFound, NotYetSupported
 from olm.units import parse_keep_alive
 
 __all__ = [
@@ -31,13 +27,7 @@ __all__ = [
     "embed_request",
     "embedding_request",
     "generate_request",
-    "local_name",
-    "parse_think",
 ]
-
-MAX_TOP_LOGPROBS: Final = 20
-_LEVELS: Final = ("high", "medium", "low", "max")
-_THINK_WORDS: Final = '"high", "medium", "low", "max", true, or false'
 
 
 @attrs.frozen
@@ -67,7 +57,7 @@ def generate_request(
     """
     keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
     n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
-    name = _checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
+    name = checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
     prompt, suffix = request.prompt or "", request.suffix or ""
     if not prompt and keep_alive_s == 0:
         return UnloadModel(name)
@@ -104,7 +94,7 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
     """
     keep_alive_s, think = parse_keep_alive(request.keep_alive), parse_think(request.think)
     n_logprobs = _n_logprobs(request.logprobs, request.top_logprobs)
-    name = _checked_name(request.model, InvalidRequest("model is required"))
+    name = checked_name(request.model, InvalidRequest("model is required"))
     messages = [_message(message) for message in request.messages or ()]
     if not messages:
         if keep_alive_s == 0:
@@ -117,7 +107,7 @@ def chat_request(request: wire.ChatRequest) -> client.ChatRequest | LoadModel | 
         tools_json=tools.text,
         tool_choice=tool_choice(request.tool_choice, tools),
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        template_kwargs_json=_kwargs(request.chat_template_kwargs),
+        template_kwargs_json=json_object(request.chat_template_kwargs),
         constraint=constraint(request.format, request.structured_outputs, request.grammar),
         think=think,
         options=request.options or {},
@@ -136,7 +126,7 @@ def embed_request(request: wire.EmbedRequest) -> client.EmbedRequest | LoadModel
     """
     keep_alive_s = parse_keep_alive(request.keep_alive)
     inputs = _inputs(request.input)
-    name = _checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
+    name = checked_name(request.model, ModelNotFound(f"model '{request.model or ''}' not found"))
     if not inputs:
         return LoadModel(name, request.options or {}, keep_alive_s)
     return client.EmbedRequest(
@@ -156,7 +146,7 @@ def embedding_request(request: wire.EmbeddingRequest) -> client.EmbedRequest | L
         InvalidRequest: `model is required`.
     """
     keep_alive_s = parse_keep_alive(request.keep_alive)
-    name = _checked_name(request.model, InvalidRequest("model is required"))
+    name = checked_name(request.model, InvalidRequest("model is required"))
     if not request.prompt:
         return LoadModel(name, request.options or {}, keep_alive_s)
     return client.EmbedRequest(
@@ -195,75 +185,9 @@ def create_request(request: wire.CreateRequest) -> client.CreateRequest:
     )
 
 
-def local_name(name: str) -> str:
-    """Strip the `:local` suffix; refuse names that ask for Ollama's cloud.
-
-    Raises:
-        InvalidRequest: both suffixes. OlmError 403: a cloud model (olm has no cloud).
-    """
-    base, source = _source(name)
-    if source and _source(base)[1]:
-        raise InvalidRequest(f"use either :local or :cloud, not both: {json.dumps(name)}")
-    if source == "cloud":
-        raise OlmError("ollama cloud is disabled: remote model is unavailable", status=403)
-    return base
-
-
-def _source(name: str) -> tuple[str, str]:
-    stem, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        return name, ""
-    if tag.lower() == "local":
-        return stem, "local"
-    if tag.lower() == "cloud":
-        return stem, "cloud"
-    if tag.lower().endswith("-cloud"):
-        return name[: -len("-cloud")], "cloud"
-    return name, ""
-
-
-def parse_think(value: object) -> Think | None:
-    """Read `think`: a boolean or a level.
-
-    Raises:
-        InvalidRequest: another word or type.
-    """
-    match value:
-        case None | bool():
-            return value
-        case "high" | "medium" | "low" | "max":
-            return value
-        case str():
-            raise InvalidRequest(
-                f"invalid think value: {json.dumps(value)} (must be {_THINK_WORDS})"
-            )
-        case _:
-            raise InvalidRequest(f"think must be a boolean or string ({_THINK_WORDS})")
-
-
-def _checked_name(given: str | None, refusal: OlmError) -> str:
-    """The local name of a model; `refusal` is what this route says of a name that does not parse (spec §1.3)."""
-    name = local_name((given or "").strip())
-    try:
-        ModelName.parse(name)
-    except InvalidName:
-        raise refusal from None
-    return name
-
-
 def _n_logprobs(wanted: bool | None, top: int | None) -> int:
-    top = top or 0
-    if not 0 <= top <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")
-    return top if wanted else -1
-
-
-def _kwargs(given: Mapping[str, object] | None) -> str:
-    if not given:
-        return ""
-    text = msgspec.json.encode(given)
-    check_values(text)
-    return text.decode()
+    n_top = checked_top(top)
+    return n_top if wanted else -1
 
 
 def _message(message: wire.Message) -> ChatMessage:

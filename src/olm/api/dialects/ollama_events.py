@@ -15,23 +15,11 @@ import msgspec
 
 from olm.actors.client import RenderedPrompt
 from olm.api import schemas as wire
-from olm.api.encoding import Stamper, go_escape, to_json
+from olm.api.dialects.turn import Answer, merged, reason_of
+from olm.api.encoding import Stamper, json_text, to_json
 from olm.chat.types import CallEnd, Done, Piece, TokenLogprob, ToolCall, TurnEvent
-from olm.errors import OlmError
 
-__all__ = ["Answer", "ChatForm", "Form", "GenerateForm", "merged"]
-
-_string = msgspec.json.Encoder().encode
-
-
-@attrs.frozen
-class Answer:
-    """What a line, or all lines of a turn together, have to say."""
-
-    content: str = ""
-    thinking: str = ""
-    calls: Sequence[ToolCall] = ()
-    logprobs: Sequence[TokenLogprob] = ()
+__all__ = ["ChatForm", "Form", "GenerateForm"]
 
 
 class Form(Protocol):
@@ -67,7 +55,7 @@ class _BaseForm:
     def __init__(self, model: str, *, epoch_ns: Callable[[], int] = time.time_ns) -> None:
         self._model = model
         self._clock = _Clock(epoch_ns)
-        self._head = b'{"model":' + go_escape(_string(model)) + b',"created_at":"'
+        self._head = b'{"model":' + json_text(model) + b',"created_at":"'
 
     def line(self, event: TurnEvent, *, load_ns: int, total_ns: Callable[[], int]) -> bytes:
         """One line of the stream."""
@@ -90,7 +78,7 @@ class _BaseForm:
 
     def _spell(self, middle: bytes, text: str) -> bytes:
         stamp = self._clock.stamp().encode()
-        return self._head + stamp + middle + go_escape(_string(text)) + self._END
+        return self._head + stamp + middle + json_text(text) + self._END
 
     def _call(self, call: ToolCall) -> bytes:
         raise NotImplementedError
@@ -172,7 +160,7 @@ class ChatForm(_BaseForm):
                 created_at=self._clock.stamp(),
                 message=_chat_message(answer),
                 done=True,
-                done_reason=_reason(done),
+                done_reason=reason_of(done),
                 logprobs=_logprobs(answer.logprobs),
                 **_ending(done, load_ns, total_ns),
             )
@@ -247,39 +235,13 @@ class GenerateForm(_BaseForm):
                 response=answer.content,
                 thinking=answer.thinking,
                 done=True,
-                done_reason=_reason(done),
+                done_reason=reason_of(done),
                 context=done.context,
                 tool_calls=_calls(answer.calls),
                 logprobs=_logprobs(answer.logprobs),
                 **_ending(done, load_ns, total_ns),
             )
         )
-
-
-def merged(events: Sequence[TurnEvent]) -> tuple[Answer, Done]:
-    """Put the events of a whole turn together.
-
-    Raises:
-        OlmError: the turn ended without saying how.
-    """
-    pieces = [event for event in events if isinstance(event, Piece)]
-    done = next((event for event in events if isinstance(event, Done)), None)
-    if done is None:
-        raise OlmError("the answer ended without a final event")
-    answer = Answer(
-        content="".join(piece.content for piece in pieces),
-        thinking="".join(piece.thinking for piece in pieces),
-        calls=[event.call for event in events if isinstance(event, CallEnd) and event.call],
-        logprobs=[entry for piece in pieces for entry in piece.logprobs],
-    )
-    return answer, done
-
-
-def _reason(done: Done) -> str:
-    if done.reason == "cancelled":
-        # Ollama's text and status for a request that was called off before it ended
-        raise OlmError("request canceled", status=499)
-    return done.reason
 
 
 class _Ending(TypedDict):

@@ -7,13 +7,14 @@ are translated in `openai_chat_messages`, answers in `openai_events`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from olm.actors.client import ChatRequest
 from olm.api import schemas_openai as wire
+from olm.api.dialects.common import checked_top, json_object
 from olm.api.dialects.openai_chat_messages import chat_messages
 from olm.api.dialects.openai_common import (
     checked_count,
@@ -23,10 +24,8 @@ from olm.api.dialects.openai_common import (
     sampling_options,
     stop_strings,
     think_of,
-    top_logprobs,
 )
 from olm.api.dialects.tools import Tools, read_tools, tool_choice
-from olm.api.gojson import check_values
 from olm.chat.types import ToolChoice
 from olm.errors import InvalidRequest
 from olm.units import parse_keep_alive
@@ -53,7 +52,7 @@ def chat_requests(request: wire.ChatCompletionRequest) -> list[ChatRequest]:
         options["stop"] = stop
     think, constraint = think_of(request), form_of_answer(request)
     n_choices = checked_count(request.n, param="n")
-    n_top = top_logprobs(request.top_logprobs, param="top_logprobs")
+    n_top = checked_top(request.top_logprobs)
     tools, choice = _tools(request)
     first = ChatRequest(
         model=model_name(request.model),
@@ -61,7 +60,7 @@ def chat_requests(request: wire.ChatCompletionRequest) -> list[ChatRequest]:
         tools_json=tools.text,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls is not False,
-        template_kwargs_json=_kwargs(request.chat_template_kwargs),
+        template_kwargs_json=json_object(request.chat_template_kwargs),
         constraint=constraint,
         think=think,
         options=options,
@@ -114,11 +113,3 @@ def _only(tools: Tools, allowed: Sequence[str]) -> Tools:
         return Tools()
     text = msgspec.json.encode([entry for _, entry in kept]).decode()
     return Tools(text, tuple(name for name, _ in kept))
-
-
-def _kwargs(given: Mapping[str, object] | None) -> str:
-    if not given:
-        return ""
-    text = msgspec.json.encode(given)
-    check_values(text)
-    return text.decode()

@@ -6,13 +6,11 @@ message stay together, because templates want roles to take turns.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Final
 
 from olm.api import schemas_openai as wire
-from olm.api.dialects.openai_common import go_type
+from olm.api.dialects.common import decoded_base64, go_type
 from olm.api.dialects.tools import tool_call
 from olm.api.schemas import ToolCall as WireToolCall
 from olm.chat.types import ChatMessage, ToolCall
@@ -118,6 +116,6 @@ def _image(url: str) -> bytes:
 
 def _base64(text: str, refusal: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return decoded_base64(text)
+    except ValueError:
         raise InvalidRequest(refusal, param="messages") from None

@@ -15,14 +15,13 @@ import msgspec
 
 from olm.actors.client import ChatRequest, GenerateRequest
 from olm.api.body import decode
+from olm.api.dialects.common import checked_name, go_type, parse_think
 from olm.api.dialects.constraints import constraint
-from olm.api.dialects.ollama import local_name, parse_think
 from olm.api.schemas import ABSENT, StructuredOutputs
 from olm.api.schemas_openai import ResponseFormat, TurnFields
 from olm.chat.options import coerce_options
 from olm.chat.types import Constraint, Think
-from olm.errors import InvalidName, InvalidOption, InvalidRequest, OlmError
-from olm.store.names import ModelName
+from olm.errors import InvalidOption, InvalidRequest, OlmError
 
 __all__ = [
     "MAX_CHOICES",
@@ -30,12 +29,10 @@ __all__ = [
     "decode_body",
     "each_choice",
     "form_of_answer",
-    "go_type",
     "model_name",
     "sampling_options",
     "stop_strings",
     "think_of",
-    "top_logprobs",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -43,7 +40,6 @@ Request = TypeVar("Request", ChatRequest, GenerateRequest)
 
 MAX_CHOICES: Final = 16
 """Most answers to one prompt: each takes a place in the model's queue. OpenAI allows 128."""
-MAX_TOP_LOGPROBS: Final = 20
 MAX_BIAS: Final = 100.0
 _INT31: Final = 1 << 31
 
@@ -90,12 +86,7 @@ def decode_body(body: bytes, kind: type[T]) -> T:
 
 def model_name(given: str | None, refusal: OlmError | None = None) -> str:
     """The local name of the model; `refusal` (`model is required`) is raised for none and for what is no name."""
-    name = local_name((given or "").strip())
-    try:
-        ModelName.parse(name)
-    except InvalidName:
-        raise refusal or InvalidRequest("model is required", param="model") from None
-    return name
+    return checked_name(given, refusal or InvalidRequest("model is required", param="model"))
 
 
 def sampling_options(request: TurnFields) -> dict[str, object]:
@@ -228,14 +219,6 @@ def think_of(request: TurnFields) -> Think | None:
     return _EFFORTS[effort]
 
 
-def top_logprobs(wanted: int | None, *, param: str) -> int:
-    """Check how many alternatives are wanted. Raises InvalidRequest."""
-    n_top = wanted or 0
-    if not 0 <= n_top <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest(f"{param} must be between 0 and {MAX_TOP_LOGPROBS}", param=param)
-    return n_top
-
-
 def checked_count(given: int | None, *, param: str) -> int:
     """Check how many answers are wanted, 1 when nothing is said. Raises InvalidRequest."""
     count = 1 if given is None else given
@@ -253,18 +236,3 @@ def each_choice(request: Request, n: int) -> list[Request]:
         attrs.evolve(request, options={**request.options, "seed": (seed + index) % _INT31})
         for index in range(n)
     ]
-
-
-_GO_TYPES: Final = {
-    bool: "bool",
-    int: "float64",
-    float: "float64",
-    str: "string",
-    list: "[]interface {}",
-    dict: "map[string]interface {}",
-}
-
-
-def go_type(value: object) -> str:
-    """Name the type of a decoded JSON value as Go's `%T` does."""
-    return "<nil>" if value is None else _GO_TYPES[type(value)]

@@ -14,6 +14,7 @@ import attrs
 
 from olm.actors.client import GenerateRequest
 from olm.api import schemas_openai as wire
+from olm.api.dialects.common import checked_top, token_ids
 from olm.api.dialects.openai_common import (
     checked_count,
     each_choice,
@@ -22,7 +23,6 @@ from olm.api.dialects.openai_common import (
     sampling_options,
     stop_strings,
     think_of,
-    top_logprobs,
 )
 from olm.errors import InvalidRequest, ModelNotFound
 from olm.units import parse_keep_alive
@@ -31,7 +31,6 @@ __all__ = ["CompletionPlan", "plan_completions"]
 
 MAX_TURNS: Final = 256
 """Most answers to one request, over all its prompts."""
-_MAX_TOKEN: Final = (1 << 31) - 1
 _KINDS: Final = "a string, a list of strings, a list of tokens, or a list of lists of tokens"
 
 Prompt = str | tuple[int, ...]
@@ -75,9 +74,7 @@ def plan_completions(request: wire.CompletionRequest) -> CompletionPlan:
     options = sampling_options(request)
     if stop is not None:
         options["stop"] = stop
-    n_logprobs = (
-        -1 if request.logprobs is None else top_logprobs(request.logprobs, param="logprobs")
-    )
+    n_logprobs = -1 if request.logprobs is None else checked_top(request.logprobs, param="logprobs")
     name = request.model or ""
     common = GenerateRequest(
         model=model_name(name, ModelNotFound(f"model '{name}' not found")),
@@ -151,11 +148,8 @@ def _prompts(value: object) -> list[Prompt]:
             )
 
 
-def _tokens(value: Sequence[object]) -> tuple[int, ...]:
-    tokens = tuple(item for item in value if isinstance(item, int) and not isinstance(item, bool))
-    if len(tokens) != len(value):
+def _tokens(value: object) -> tuple[int, ...]:
+    tokens = token_ids(value, param="prompt")
+    if tokens is None:
         raise InvalidRequest(f"prompt must be {_KINDS}", param="prompt")
-    wrong = next((token for token in tokens if not 0 <= token <= _MAX_TOKEN), None)
-    if wrong is not None:
-        raise InvalidRequest(f"prompt: {wrong} is not a token", param="prompt")
     return tokens

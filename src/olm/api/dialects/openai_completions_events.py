@@ -12,17 +12,16 @@ from collections.abc import Callable, Sequence
 
 from olm.actors.client import RenderedPrompt
 from olm.api import schemas_openai as wire
-from olm.api.dialects.ollama_events import merged
 from olm.api.dialects.openai_completions import CompletionPlan
 from olm.api.dialects.openai_events import (
     Answering,
     Tally,
     debug_info,
-    json_text,
-    reason_of,
+    finish_reason,
     usage_chunk,
 )
-from olm.api.encoding import to_json
+from olm.api.dialects.turn import merged
+from olm.api.encoding import json_text, to_json
 from olm.api.schemas import DebugInfo
 from olm.chat.types import Done, Piece, TokenLogprob, TurnEvent
 
@@ -83,7 +82,7 @@ class CompletionForm:
         )
 
     def _end(self, done: Done) -> bytes:
-        last = self._head + b'""' + self._middle + json_text(reason_of(done)) + self._tail
+        last = self._head + b'""' + self._middle + json_text(finish_reason(done)) + self._tail
         return last + usage_chunk(self._usage_lead, self._tally, self._index, done)
 
 
@@ -160,7 +159,7 @@ def _choice(
     return wire.CompletionChoice(
         text=echo + said.content,
         index=index,
-        finish_reason=reason_of(done),
+        finish_reason=finish_reason(done),
         logprobs=_LegacyLogprobs().of(_spoken(events)) if with_logprobs else None,
     )
 

@@ -12,10 +12,11 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Literal
 
 from olm.actors import client
 from olm.api import schemas_responses as wire
+from olm.api.dialects.common import token_ids
 from olm.api.dialects.openai_common import model_name
 from olm.api.encoding import to_json
 from olm.api.floats import float32_row
@@ -25,8 +26,6 @@ from olm.units import parse_keep_alive
 __all__ = ["Encoding", "embed_request", "embeddings_json", "encoding_format", "vector_json"]
 
 Encoding = Literal["float", "base64"]
-
-_MAX_TOKEN: Final = (1 << 31) - 1
 
 
 def embed_request(request: wire.EmbeddingsRequest) -> client.EmbedRequest:
@@ -112,10 +111,8 @@ def _inputs(value: object) -> Sequence[str | Sequence[int]]:
 
 
 def _tokens(value: object) -> Sequence[int]:
-    if not isinstance(value, list) or not value:
-        raise _invalid(value)
-    tokens = tuple(item for item in value if type(item) is int and 0 <= item <= _MAX_TOKEN)
-    if len(tokens) != len(value):
+    tokens = token_ids(value, param="input")
+    if tokens is None:
         raise _invalid(value)
     return tokens
 

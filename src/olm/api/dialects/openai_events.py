@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
-import msgspec
 
 from olm.actors.client import RenderedPrompt
 from olm.api import schemas_openai as wire
-from olm.api.dialects.ollama_events import merged
-from olm.api.encoding import go_escape, to_json
+from olm.api.dialects.turn import merged, reason_of
+from olm.api.encoding import json_text, to_json
 from olm.api.schemas import DebugInfo
 from olm.chat.types import (
     CallArguments,
@@ -28,7 +27,6 @@ from olm.chat.types import (
     ToolCall,
     TurnEvent,
 )
-from olm.errors import OlmError
 
 __all__ = [
     "Answering",
@@ -37,12 +35,10 @@ __all__ = [
     "chat_document",
     "chat_rendered",
     "debug_info",
-    "json_text",
-    "reason_of",
+    "finish_reason",
+    "token_logprobs",
     "usage_chunk",
 ]
-
-_string = msgspec.json.Encoder().encode
 
 _CHUNK_END: Final = b'},"finish_reason":null}]}\n\n'
 _ARGUMENTS: Final = b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]'
@@ -143,7 +139,7 @@ class ChatForm:
         return lead + delta + _CHUNK_END
 
     def _end(self, done: Done) -> bytes:
-        reason = reason_of(done, has_calls=self._n_calls > 0)
+        reason = finish_reason(done, has_calls=self._n_calls > 0)
         first = self._chunk(b'"content":""') if self._is_first else b""
         last = self._head + b'},"finish_reason":' + json_text(reason) + b"}]}\n\n"
         return first + last + usage_chunk(self._usage_lead, self._tally, self._index, done)
@@ -184,12 +180,10 @@ def debug_info(prompt: RenderedPrompt) -> DebugInfo:
     return DebugInfo(rendered_template=prompt.text, image_count=prompt.n_images)
 
 
-def reason_of(done: Done, *, has_calls: bool = False) -> str:
+def finish_reason(done: Done, *, has_calls: bool = False) -> str:
     """Why a choice ended. Calls are the reason only when the turn ended by itself. Raises OlmError when cancelled."""
-    if done.reason == "cancelled":
-        # Ollama's text and status for a request that was called off before it ended
-        raise OlmError("request canceled", status=499)
-    return "tool_calls" if has_calls and done.reason == "stop" else done.reason
+    reason = reason_of(done)
+    return "tool_calls" if has_calls and reason == "stop" else reason
 
 
 def _opening(answer: Answering) -> bytes:
@@ -236,7 +230,7 @@ def _choice(index: int, events: Sequence[TurnEvent], tally: Tally) -> wire.ChatC
             reasoning=said.thinking,
             tool_calls=[_call(call) for call in said.calls] or None,
         ),
-        finish_reason=reason_of(done, has_calls=bool(said.calls)),
+        finish_reason=finish_reason(done, has_calls=bool(said.calls)),
         logprobs=_logprobs(said.logprobs) if said.logprobs else None,
     )
 
@@ -250,31 +244,29 @@ def _call(call: ToolCall) -> wire.FunctionCall:
     )
 
 
-def json_text(text: str) -> bytes:
-    """Write a text as JSON, as Go does."""
-    return go_escape(_string(text))
-
-
 def _logprobs_field(entries: Sequence[TokenLogprob]) -> bytes:
     return b',"logprobs":' + to_json(_logprobs(entries)) if entries else b""
 
 
 def _logprobs(entries: Sequence[TokenLogprob]) -> wire.ChatLogprobs:
-    return wire.ChatLogprobs(
-        content=[
-            wire.TokenLogprob(
-                token=entry.token.decode("utf-8", "replace"),
-                logprob=entry.logprob,
-                bytes=list(entry.token),
-                top_logprobs=[
-                    wire.TopLogprob(
-                        token=top.token.decode("utf-8", "replace"),
-                        logprob=top.logprob,
-                        bytes=list(top.token),
-                    )
-                    for top in entry.top
-                ],
-            )
-            for entry in entries
-        ]
-    )
+    return wire.ChatLogprobs(content=token_logprobs(entries))
+
+
+def token_logprobs(entries: Sequence[TokenLogprob]) -> list[wire.TokenLogprob]:
+    """Log-probabilities of tokens, in the form of chat and of responses."""
+    return [
+        wire.TokenLogprob(
+            token=entry.token.decode("utf-8", "replace"),
+            logprob=entry.logprob,
+            bytes=list(entry.token),
+            top_logprobs=[
+                wire.TopLogprob(
+                    token=top.token.decode("utf-8", "replace"),
+                    logprob=top.logprob,
+                    bytes=list(top.token),
+                )
+                for top in entry.top
+            ],
+        )
+        for entry in entries
+    ]

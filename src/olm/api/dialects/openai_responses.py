@@ -16,6 +16,7 @@ import msgspec
 
 from olm.actors.client import ChatRequest
 from olm.api import schemas_responses as wire
+from olm.api.dialects.common import checked_top
 from olm.api.dialects.constraints import constraint
 from olm.api.dialects.openai_common import (
     form_of_answer,
@@ -23,7 +24,6 @@ from olm.api.dialects.openai_common import (
     sampling_options,
     stop_strings,
     think_of,
-    top_logprobs,
 )
 from olm.api.dialects.openai_responses_items import messages_of
 from olm.api.dialects.openai_responses_tools import ResponsesTools, read_responses_tools
@@ -165,7 +165,7 @@ def _options(request: wire.ResponsesRequest) -> Mapping[str, object]:
 
 
 def _n_logprobs(request: wire.ResponsesRequest) -> int:
-    n_top = top_logprobs(request.top_logprobs, param="top_logprobs")
+    n_top = checked_top(request.top_logprobs)
     is_wanted = request.top_logprobs is not None or _LOGPROBS in (request.include or ())
     return n_top if is_wanted else -1
 

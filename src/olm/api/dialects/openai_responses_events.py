@@ -16,7 +16,9 @@ import msgspec
 
 from olm.api import schemas_responses as wire
 from olm.api.dialects.openai_responses_output import Call, Message, OutputItem, Reasoning
-from olm.api.encoding import go_escape, to_json
+from olm.api.dialects.turn import reason_of
+from olm.api.encoding import json_text, to_json
+from olm.api.errors import unfinished
 from olm.api.response_store import Item
 from olm.chat.types import (
     CallArguments,
@@ -29,8 +31,6 @@ from olm.chat.types import (
 from olm.errors import Busy, ContextTooLong, InvalidRequest, OlmError
 
 __all__ = ["Finished", "ResponseForm"]
-
-_string = msgspec.json.Encoder().encode
 
 _OF_CALLS: Final = (CallStart, CallArguments, CallEnd)
 _INCOMPLETE: Final = wire.IncompleteDetails(reason="max_output_tokens")
@@ -105,7 +105,7 @@ class ResponseForm:
             if not (isinstance(event, _OF_CALLS) and event.index in broken):
                 self.line(event)
         if self._response.status == "in_progress":
-            raise OlmError("the answer ended without a final event")
+            raise unfinished()
         return to_json(self._response)
 
     def failed(self, error: OlmError, _request_id: str) -> bytes:
@@ -136,7 +136,7 @@ class ResponseForm:
         item.texts.append(text)
         number, self._number = self._number, self._number + 1
         head = self._delta % number
-        return head + go_escape(_string(text)) + (logprobs or item.part_end) + b"}\n\n"
+        return head + json_text(text) + (logprobs or item.part_end) + b"}\n\n"
 
     # --- items ----------------------------------------------------------------------------------------------------------
 
@@ -190,10 +190,7 @@ class ResponseForm:
     # --- the end --------------------------------------------------------------------------------------------------------
 
     def _end(self, done: Done) -> bytes:
-        if done.reason == "cancelled":
-            # Ollama's text and status for a request that was called off before it ended
-            raise OlmError("request canceled", status=499)
-        status = "incomplete" if done.reason == "length" else "completed"
+        status = "incomplete" if reason_of(done) == "length" else "completed"
         written = self._closed(status)
         if not self._items:
             # Clients look for a message in every answer.

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import msgspec
-
+from olm.api import schemas_openai
 from olm.api import schemas_responses as wire
-from olm.api.encoding import go_escape, to_json
+from olm.api.dialects.openai_events import token_logprobs
+from olm.api.encoding import json_text, to_json
 from olm.chat.types import TokenLogprob
 
 __all__ = ["Call", "Message", "OutputItem", "Reasoning"]
 
 Event = tuple[bytes, bytes]
 """The type of an event, and its fields as JSON without braces."""
-
-_string = msgspec.json.Encoder().encode
 
 
 class _Item:
@@ -68,7 +66,7 @@ class _Item:
 
     def _place(self) -> bytes:
         """The fields that say to which item, and where in it, an event belongs."""
-        place = b'"item_id":%b,"output_index":%d' % (_string(self.id), self.index)
+        place = b'"item_id":%b,"output_index":%d' % (json_text(self.id), self.index)
         return place + self._PLACE
 
     def _text(self) -> str:
@@ -84,13 +82,13 @@ class Message(_Item):
 
     def __init__(self, item_id: str, index: int) -> None:
         super().__init__(item_id, index)
-        self._logprobs: list[wire.OutputLogprob] = []
+        self._logprobs: list[schemas_openai.TokenLogprob] = []
 
     def add_logprobs(self, entries: Sequence[TokenLogprob]) -> bytes:
         """Note the tokens of a part; what ends the part then, empty without any."""
         if not entries:
             return b""
-        told = [_logprob(entry) for entry in entries]
+        told = token_logprobs(entries)
         self._logprobs += told
         return b',"logprobs":' + to_json(told)
 
@@ -173,7 +171,7 @@ class Call(_Item):
         if self.status != "completed":
             return super().closing()
         arguments = b',"name":%b,"arguments":%b' % (
-            go_escape(_string(self._name)),
+            json_text(self._name),
             to_json(self._text()),
         )
         done = (b"response.function_call_arguments.done", self._place() + arguments)
@@ -181,19 +179,3 @@ class Call(_Item):
 
 
 OutputItem = Message | Reasoning | Call
-
-
-def _logprob(entry: TokenLogprob) -> wire.OutputLogprob:
-    return wire.OutputLogprob(
-        token=entry.token.decode("utf-8", "replace"),
-        logprob=entry.logprob,
-        bytes=list(entry.token),
-        top_logprobs=[
-            wire.OutputTopLogprob(
-                token=top.token.decode("utf-8", "replace"),
-                logprob=top.logprob,
-                bytes=list(top.token),
-            )
-            for top in entry.top
-        ],
-    )

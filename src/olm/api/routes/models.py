@@ -13,7 +13,7 @@ from olm.actors.client import LoadedModel, ModelDetails, ModelSummary, Olm, Show
 from olm.api import schemas as wire
 from olm.api.blobs import parse_digest
 from olm.api.body import decode
-from olm.api.dialects.ollama import local_name
+from olm.api.dialects.common import local_name
 from olm.api.encoding import to_json
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, empty, json_reply
