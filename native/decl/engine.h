@@ -24,6 +24,7 @@ void olm_engine_free(olm_engine *engine);
  *    "thinking": {"start": "", "ends": ["…"] (tags around thinking), "is_open": false (the prompt has opened it),
  *                 "budget": -1 (tokens of thinking), "close": ends[0] (what is written when they are spent)},
  *    "constraint": {"kind": "lark"|"json_schema"|"regex"|"llguidance", "text": "…",
+ *                   "fallback": "" (of the same kind: what holds where "text" cannot be compiled),
  *                   "triggers": [] (texts that begin what must match; none: the content as a whole must),
  *                   "ends": false (with triggers: the answer ends where the grammar does)}}
  * A constraint holds for content, never for thinking. In grammars, preserved tokens are plain text; no other special token

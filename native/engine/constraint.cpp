@@ -9,7 +9,7 @@ namespace olm {
 namespace {
 
 constexpr size_t MAX_GRAMMAR_BYTES = 1 << 20;
-constexpr size_t MAX_TOKENIZERS    = 2;  // sets of plain tokens whose vocabularies are kept: 60 MiB for 152 k tokens
+constexpr size_t MAX_TOKENIZERS    = 2;  // sets of plain tokens whose vocabularies are kept; docs/engine.md says what one takes
 constexpr int    MAX_BLANKS        = 2;  // tokens of blanks between the end of thinking and the answer
 
 bool is_ready(const std::future<void> & future) {
@@ -22,6 +22,7 @@ ConstraintOptions ConstraintOptions::read(const Args & args) {
     ConstraintOptions options;
     options.kind     = args.text("kind");
     options.text     = args.text("text");
+    options.fallback = args.text("fallback");
     options.triggers = args.texts("triggers");
     options.ends     = args.flag("ends", false);
     if (options.kind.empty()) {
@@ -31,8 +32,10 @@ ConstraintOptions ConstraintOptions::read(const Args & args) {
     if (std::find(std::begin(kinds), std::end(kinds), options.kind) == std::end(kinds)) {
         throw Error(OLM_E_INVALID_ARGUMENT, "unknown kind of constraint \"" + options.kind + "\"");
     }
-    require(options.text.size() <= MAX_GRAMMAR_BYTES, OLM_E_INVALID_ARGUMENT, "the grammar is larger than 1 MiB");
-    require(options.text.find('\0') == std::string::npos, OLM_E_INVALID_ARGUMENT, "the grammar has a NUL byte");
+    for (const std::string & text : {options.text, options.fallback}) {
+        require(text.size() <= MAX_GRAMMAR_BYTES, OLM_E_INVALID_ARGUMENT, "the grammar is larger than 1 MiB");
+        require(text.find('\0') == std::string::npos, OLM_E_INVALID_ARGUMENT, "the grammar has a NUL byte");
+    }
     for (const std::string & trigger : options.triggers) {
         require(!trigger.empty(), OLM_E_INVALID_ARGUMENT, "a trigger is empty");
     }
@@ -71,13 +74,26 @@ void Constraint::start(Grammars & grammars) {
     guidance();  // missing: said at once
     grammars_ = &grammars;
     built_    = grammars.build([self = shared_from_this()] {
-        self->pristine_ = std::make_unique<Matcher>(self->grammars_->tokenizer(self->plain_), self->options_.kind,
-                                                    self->options_.text);
+        self->compile();
         if (self->phase_ == LEADING) {
             self->matcher_ = std::make_unique<Matcher>(*self->pristine_);
             self->make_mask();
         }
     });
+}
+
+// On the builder's thread.
+void Constraint::compile() {
+    const auto tokenizer = grammars_->tokenizer(plain_);
+    try {
+        pristine_ = std::make_unique<Matcher>(tokenizer, options_.kind, options_.text);
+    } catch (const Error &) {
+        if (options_.fallback.empty()) {
+            throw;
+        }
+        pristine_  = std::make_unique<Matcher>(tokenizer, options_.kind, options_.fallback);
+        fell_back_ = true;
+    }
 }
 
 bool Constraint::ready() {
@@ -89,6 +105,7 @@ bool Constraint::ready() {
     }
     try {
         built_.get();
+        n_dropped_ += fell_back_ ? 1 : 0;
     } catch (const Error &) {
         give_up();
         phase_ = FREE;

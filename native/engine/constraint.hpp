@@ -18,6 +18,7 @@ namespace olm {
 struct ConstraintOptions {
     std::string              kind;      // "" : there is none
     std::string              text;
+    std::string              fallback;  // of the same kind: what holds where `text` does not compile; "" for nothing
     std::vector<std::string> triggers;  // empty: the grammar applies from the beginning of the content
     bool                     ends = false;  // with triggers: the answer ends where the grammar does
 
@@ -68,8 +69,8 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     // Takes a token that was added to the answer; `content` are its bytes outside of thinking (Thinking::push).
     void push(llama_token token, std::string_view content, const Thinking & thinking);
 
-    // How often a grammar with triggers was given up: it could not be compiled, the model wrote what it does not know,
-    // or it became too complex.
+    // How often a grammar was given up: it could not be compiled and there is a fallback, or it has triggers and could not
+    // be compiled, met text that it does not know, or became too complex.
     int n_dropped() const { return n_dropped_; }
 
   private:
@@ -83,6 +84,7 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     };
 
     bool is_lazy() const { return !options_.triggers.empty(); }
+    void compile();
     void lead();
     void push_leading(llama_token token, const Thinking & thinking);
     void push_active(llama_token token);
@@ -108,6 +110,7 @@ class Constraint : public std::enable_shared_from_this<Constraint> {
     Grammars *               grammars_ = nullptr;
     std::future<void>        built_;
     std::unique_ptr<Matcher> pristine_;
+    bool                     fell_back_ = false;  // written by the builder before built_ is ready
     std::unique_ptr<Matcher> matcher_;
     // Masks are numbered; who claims one makes it. As long as the helper does, matcher_ and what follows are its own.
     uint64_t                 n_masks_ = 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 from llguidance._tokenizer import TokenizerWrapper
@@ -247,15 +248,58 @@ def test_blanks_in_json_are_bounded(takes: Taker, constraint: Constraint) -> Non
     assert not any(takes(grammar, text % blanks) for blanks in ("   ", "\n\n\n", "\n" + " " * 21))
 
 
-def test_a_schema_keeps_the_order_of_its_keys_and_its_own_options() -> None:
-    own = '{"x-guidance": {"whitespace_flexible": false}, "properties": {"z": {}, "a": {}}}'
+@pytest.mark.parametrize("key", ["x-guidance", r"\u0078-guidance"])
+def test_a_schema_keeps_the_order_of_its_keys_but_not_options_of_the_library(
+    takes: Taker, key: str
+) -> None:
+    own = (
+        '{"%s": {"item_separator": "@"}, "properties": {"z": {}, "a": {}}, "required": ["z", "a"]}'
+    )
 
-    grammar = answer_grammar(Constraint("json_schema", own))
+    grammar = answer_grammar(Constraint("json_schema", own % key))
+
+    assert takes(grammar, '{"z": 1, "a": 2}')
+    assert not takes(grammar, '{"z": 1@"a": 2}')
+    assert not takes(grammar, '{"a": 2, "z": 1}')
+
+
+@pytest.mark.parametrize("form", ["calls: %%json %s", 'calls: "<" %%json {"items":%s} ">"'])
+def test_a_tool_brings_no_options_of_the_library_either(takes: Taker, form: str) -> None:
+    own = {"x-guidance": {"item_separator": "@"}, "required": ["q", "r"]}
+    tools = read_tools(json.dumps([{"function": {"name": "own", "parameters": own}}]))
+    calls = CallSyntax((), lambda tools, _: form % json.dumps(tools[0].parameters))
+    frame = "<[%s]>" if "items" in form else "%s"
+
+    grammar = answer_grammar(None, calls=calls, tools=tools)
+
+    assert takes(grammar, frame % '{"q": 1, "r": 2}')
+    assert not takes(grammar, frame % '{"q": 1@"r": 2}')
+
+
+@pytest.mark.parametrize("constraint", [None, Constraint("json_schema", SCHEMA)])
+def test_calls_without_schemas_stand_in_for_schemas_that_cannot_be(
+    takes: Taker, constraint: Constraint | None
+) -> None:
+    own = {"type": "object", "properties": {"q": {"pattern": "(?=x)"}}, "required": ["q"]}
+    tools = read_tools(json.dumps([{"function": {"name": "odd", "parameters": own}}]))
+    choice = REQUIRED if constraint is None else None
+
+    grammar = answer_grammar(constraint, calls=CALLS, tools=tools, choice=choice)
 
     assert grammar is not None
-    schema = json.loads(grammar.text)
-    assert list(schema["properties"]) == ["z", "a"]
-    assert schema["x-guidance"] == {"whitespace_flexible": False}
+    loose = msgspec.structs.replace(grammar, text=grammar.fallback)
+    assert takes(loose, '<call>{"name": "odd", "arguments": {"any": 1}}</call>')
+    assert not takes(loose, '<call>{"name": "other", "arguments": {}}</call>')
+    assert takes(loose, '{"b": 1, "a": 2}') == (constraint is not None)
+
+
+def test_a_form_without_tools_has_nothing_to_fall_back_to() -> None:
+    formed = answer_grammar(Constraint("json"), calls=CALLS)
+    silent = answer_grammar(Constraint("json"), calls=CALLS, tools=TOOLS, choice=NONE)
+
+    assert formed is not None
+    assert silent is not None
+    assert formed.fallback == silent.fallback == ""
 
 
 def test_a_tool_with_keywords_that_are_not_known_can_be_called(takes: Taker) -> None:

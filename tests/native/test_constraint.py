@@ -279,6 +279,33 @@ async def test_a_grammar_that_cannot_be_used_fails_its_request_with_the_reason(
     assert good.done is not None
 
 
+async def test_a_fallback_holds_where_the_grammar_cannot_be_compiled(
+    make_engine: MakeEngine, gather: Ask, chat_tokens: Chat
+) -> None:
+    engine = make_engine()
+    odd, plain = 'start: "a', "start: /[0-9]{3}/"
+    used, unused, useless = (
+        AnswerGrammar("lark", text, fallback=fallback)
+        for text, fallback in ((odd, plain), (plain, odd), (odd, odd))
+    )
+
+    answers = await gather(
+        engine,
+        *(
+            engine.submit(chat_tokens("Hi"), wild(1), constraint=grammar)
+            for grammar in (used, unused, useless)
+        ),
+    )
+
+    assert [bool(re.fullmatch("[0-9]{3}", answer.text)) for answer in answers] == [
+        True,
+        True,
+        False,
+    ]
+    assert answers[2].failed is not None
+    assert engine.stats().n_dropped_constraints == 1
+
+
 async def test_a_grammar_that_turns_out_too_complex_fails_its_request_alone(
     make_engine: MakeEngine, gather: Ask, chat_tokens: Chat
 ) -> None:

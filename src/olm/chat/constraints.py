@@ -1,20 +1,22 @@
 """What an answer must look like, as the one grammar that the engine holds it to: format, tools and tool choice together.
 
 Pure text to text; grammars are compiled, and so finally checked, by the engine (`olm.native.engine`). The rules of a
-family's tool calls come from its `CallSyntax`, helpers for writing them are in `parsers.grammar`.
+family's tool calls come from its `CallSyntax`, helpers for writing them are in `parsers.kit.lark`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, assert_never
 
+import attrs
 import msgspec
 
 from olm.chat.grammar import AnswerGrammar
+from olm.chat.jsontext import compact_json
 from olm.chat.parsers.base import CallSyntax
 from olm.chat.rendering import ToolGrammar
 from olm.chat.tools import Tool
@@ -28,6 +30,9 @@ _BLANKS: Final = r"( |\n{1,2}[ \t]{0,20})"
 Without a bound a small model may write blanks until the context is full."""
 
 _OPTIONS: Final = f'"whitespace_pattern":{json.dumps(_BLANKS)}'
+_GUIDANCE: Final = "x-guidance"
+"""Key of a schema with llguidance's own options."""
+
 _MAX_CHOICES: Final = 10_000
 _KEPT_GRAMMARS: Final = 32
 """GBNF of tools takes some milliseconds to convert, and is the same in every turn of an agent."""
@@ -45,6 +50,8 @@ def answer_grammar(
 ) -> AnswerGrammar | None:
     """Compose what an answer must match; None when anything goes.
 
+    Schemas of tools are a help: where one cannot be compiled, the answer falls back to calls with arguments of any form.
+
     Args:
         constraint: the format that the request asks of the content.
         calls: how the model writes tool calls. A `ToolGrammar` was made for these tools and this choice already.
@@ -57,6 +64,25 @@ def answer_grammar(
         InvalidRequest: the constraint is malformed, or the choice names no tool of the request.
         NotSupported: calls are required of a model whose syntax is not known.
     """
+    grammar = _compose(constraint, calls, tools, choice, parallel, headers)
+    # With triggers the engine leaves out what cannot be compiled.
+    if grammar is None or grammar.triggers or not isinstance(calls, CallSyntax):
+        return grammar
+    bare = [attrs.evolve(tool, parameters={}) for tool in tools]
+    loose = _compose(constraint, calls, bare, choice, parallel, headers)
+    if loose is None or loose.text == grammar.text:
+        return grammar
+    return msgspec.structs.replace(grammar, fallback=loose.text)
+
+
+def _compose(
+    constraint: Constraint | None,
+    calls: CallSyntax | ToolGrammar | None,
+    tools: Sequence[Tool],
+    choice: ToolChoice | None,
+    parallel: bool,
+    headers: Sequence[str],
+) -> AnswerGrammar | None:
     if choice is not None and choice.mode == "required":
         return _required_calls(calls, tools, choice, parallel)
     answer = None if constraint is None else _format(constraint)
@@ -150,7 +176,7 @@ def _without(triggers: Sequence[str]) -> AnswerGrammar | None:
 def _format(constraint: Constraint) -> AnswerGrammar:
     match constraint.kind:
         case "json":
-            return AnswerGrammar("json_schema", _bounded_schema('{"type":"object"}'))
+            return AnswerGrammar("json_schema", _bounded_schema('{"type":"object"}', {}))
         case "json_schema":
             return AnswerGrammar("json_schema", _schema(constraint.text))
         case "regex":
@@ -179,21 +205,26 @@ def _loads(text: str, what: str) -> object:
 
 def _schema(text: str) -> str:
     match _loads(text, "JSON schema"):
-        case dict():
-            return _bounded_schema(text.strip())
+        case dict() as schema:
+            return _bounded_schema(text.strip(), schema)
         case True:
-            return _bounded_schema("{}")
+            return _bounded_schema("{}", {})
         case False:
             raise InvalidRequest("the JSON schema is false: nothing matches it")
         case _:
             raise InvalidRequest("the JSON schema must be an object")
 
 
-def _bounded_schema(text: str, more: str = "") -> str:
-    """Put the bound on blanks first in a schema's text, so that a client's own wins and the keys keep their order."""
+def _bounded_schema(text: str, schema: Mapping[str, object], more: str = "") -> str:
+    """Put the bound on blanks first in a schema's text, whose keys keep their order.
+
+    A client's own options of llguidance go: with some of them what it writes is no JSON, or it gives up in mid-answer.
+    """
+    if _GUIDANCE in schema:
+        text = compact_json({key: value for key, value in schema.items() if key != _GUIDANCE})
     rest = text[1:]
     comma = "" if rest.lstrip() == "}" else ","
-    return f'{{"x-guidance":{{{_OPTIONS}{more}}}{comma}{rest}'
+    return f'{{"{_GUIDANCE}":{{{_OPTIONS}{more}}}{comma}{rest}'
 
 
 def _choices(text: str) -> str:
@@ -245,10 +276,10 @@ def _bounded(lark: str) -> str:
     at = 0
     decoder = json.JSONDecoder()
     while found := _INLINE.search(lark, at):
-        _, end = decoder.raw_decode(lark, found.end())
+        schema, end = decoder.raw_decode(lark, found.end())
         parts += [
             lark[at : found.end()],
-            _bounded_schema(lark[found.end() : end], ',"lenient":true'),
+            _bounded_schema(lark[found.end() : end], schema, ',"lenient":true'),
         ]
         at = end
     return "".join([*parts, lark[at:]])

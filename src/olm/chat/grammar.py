@@ -17,10 +17,15 @@ class AnswerGrammar(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Without `triggers` all of the content must, and the answer ends where the grammar does. With them the content is free
     until one of these texts comes; from its first byte on it must match until the grammar ends. Then it is free again, or
-    over if it `ends` there; a grammar that cannot be used is left out, where without triggers it is an error. In the grammar, visible special tokens are plain text; no other can be written.
+    over if it `ends` there; a grammar that cannot be used is left out, where without triggers it is an error.
+    In the grammar, visible special tokens are plain text; no other can be written.
+
+    Attributes:
+        fallback: a grammar of the same kind that holds instead where `text` cannot be compiled; empty for none.
     """
 
     kind: GrammarKind
     text: str
     triggers: tuple[str, ...] = ()
     ends: bool = False
+    fallback: str = ""
