@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["find_first", "held_back", "trailing_space"]
+__all__ = ["find_first", "held_back"]
 
 
 def find_first(text: str, markers: Sequence[str], start: int = 0) -> tuple[int, str]:
@@ -26,8 +26,3 @@ def held_back(text: str, markers: Sequence[str]) -> int:
                 longest = n
                 break
     return longest
-
-
-def trailing_space(text: str) -> int:
-    """Count the white space at the end."""
-    return len(text) - len(text.rstrip())
