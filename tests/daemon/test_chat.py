@@ -390,39 +390,3 @@ def test_the_prompt_alone_can_be_asked_for(daemon: Daemon) -> None:
     assert answer["_debug_info"]["rendered_template"] == (
         "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
-
-
-# -- odd input ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"role": "narrator", "content": "x"}],
-        [{"role": "user", "content": ""}],
-        [{"role": "tool", "content": "22", "tool_name": "f"}],
-        [{"role": "assistant", "content": "", "tool_calls": []}],
-        [
-            {
-                "role": "user",
-                "content": "a\ud800b".encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-            }
-        ],
-        [{"role": "system", "content": "only"}],
-        [{"role": "user"}],
-    ],
-)
-def test_odd_conversations_get_an_answer_or_a_clear_error(
-    daemon: Daemon, messages: list[Json]
-) -> None:
-    answer = post(daemon, "/api/chat", {"messages": messages, "options": {"num_predict": 4}})
-
-    assert answer.status_code in (200, 400, 500)
-    if answer.status_code != 200:
-        assert answer.json()["error"]
-    assert (
-        post(
-            daemon, "/api/chat", {"messages": [user("Hello")], "options": {"num_predict": 1}}
-        ).status_code
-        == 200
-    )

@@ -41,6 +41,12 @@ async def ask(gather: Ask, engine: Engine, request: int) -> Answer:
     return answer
 
 
+async def ask_greedy(gather: Ask, engine: Engine, model: Model, grammar: AnswerGrammar) -> Answer:
+    """What the model says itself when it has nothing to think: the sky is blue because of Rayleigh scattering."""
+    tokens = prompt_of(model, "<think>\n\n</think>\n\n")
+    return await ask(gather, engine, engine.submit(tokens, GREEDY, constraint=grammar))
+
+
 # -- after thinking --------------------------------------------------------------------------------
 
 
@@ -186,11 +192,7 @@ async def test_a_trigger_is_found_across_tokens(
     # Greedy says "The sky is blue because of Rayleigh scattering"; the trigger cuts through its tokens.
     grammar = AnswerGrammar("regex", "lue b[0-9]{4}", triggers=("lue b",), ends=True)
 
-    answer = await ask(
-        gather,
-        engine,
-        engine.submit(prompt_of(tiny, "<think>\n\n</think>\n\n"), GREEDY, constraint=grammar),
-    )
+    answer = await ask_greedy(gather, engine, tiny, grammar)
 
     # The token that completed the trigger said more than it: given up, for the grammar does not know that.
     assert engine.stats().n_dropped_constraints == 1
@@ -203,11 +205,7 @@ async def test_text_behind_a_trigger_in_its_token_counts(
     engine = make_engine()
     grammar = AnswerGrammar("regex", "lue because[0-9]{4}", triggers=("lue b",), ends=True)
 
-    answer = await ask(
-        gather,
-        engine,
-        engine.submit(prompt_of(tiny, "<think>\n\n</think>\n\n"), GREEDY, constraint=grammar),
-    )
+    answer = await ask_greedy(gather, engine, tiny, grammar)
 
     assert re.fullmatch(r"The sky is blue because\d{4}", answer.text)
     assert answer.done is not None
@@ -220,11 +218,7 @@ async def test_after_the_grammar_the_text_is_free_again(
     engine = make_engine()
     grammar = AnswerGrammar("regex", "lue because[0-9]{4}", triggers=("lue b",))
 
-    answer = await ask(
-        gather,
-        engine,
-        engine.submit(prompt_of(tiny, "<think>\n\n</think>\n\n"), GREEDY, constraint=grammar),
-    )
+    answer = await ask_greedy(gather, engine, tiny, grammar)
 
     assert re.match(r"The sky is blue because\d{4}.", answer.text, flags=re.DOTALL)
 
@@ -258,11 +252,7 @@ async def test_a_triggered_grammar_that_cannot_be_compiled_is_left_out(
     engine = make_engine()
     grammar = AnswerGrammar("lark", "start: nothing", triggers=("lue",))
 
-    answer = await ask(
-        gather,
-        engine,
-        engine.submit(prompt_of(tiny, "<think>\n\n</think>\n\n"), GREEDY, constraint=grammar),
-    )
+    answer = await ask_greedy(gather, engine, tiny, grammar)
 
     assert answer.text.startswith("The sky is blue because of Rayleigh")
     assert engine.stats().n_dropped_constraints == 1
