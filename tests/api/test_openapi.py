@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 import pytest
@@ -17,10 +17,22 @@ from olm.api import schemas, schemas_openai
 from olm.api.app import create_app
 from olm.api.openapi import openapi_document
 from olm.api.openapi_schemas import SchemaBook
-from olm.api.openapi_table import NOT_DESCRIBED, ROUTES
+from olm.api.openapi_table import ROUTES
 from olm.api.routes.openapi import registered
 
 Json = dict[str, object]
+
+NOT_DESCRIBED: Final = {
+    "POST /api/pull": "refused: not there yet",
+    "POST /api/push": "refused: not there yet",
+    "POST /v1/responses/{response_id}/cancel": "refused: a response is not made in the background",
+    "POST /api/me": "refused: there is no cloud",
+    "POST /api/signout": "refused: there is no cloud",
+    "DELETE /api/user/keys/{key}": "refused: there is no cloud",
+    "POST /api/experimental/web_search": "refused: there is no cloud",
+    "POST /api/experimental/web_fetch": "refused: there is no cloud",
+}
+"""Routes that are there only to say no, and why."""
 
 
 @pytest.fixture

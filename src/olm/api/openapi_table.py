@@ -20,7 +20,7 @@ from olm.api import schemas_responses as responses
 from olm.api import schemas_text as text
 from olm.api.routes.queue import QueueResponse
 
-__all__ = ["NOT_DESCRIBED", "ROUTES", "Described", "Streamed"]
+__all__ = ["ROUTES", "Described", "Streamed"]
 
 Struct = type[msgspec.Struct]
 Streamed = Literal["", "ndjson", "sse"]
@@ -366,15 +366,3 @@ ROUTES: Final[Mapping[str, Described]] = {
     "GET /api/docs": Described(_OPERATIONS, "This document to browse", media="text/html"),
 }
 """By method and path. Where a path answers GET, its HEAD is described with it."""
-
-NOT_DESCRIBED: Final[Mapping[str, str]] = {
-    "POST /api/pull": "refused: not there yet",
-    "POST /api/push": "refused: not there yet",
-    "POST /v1/responses/{response_id}/cancel": "refused: a response is not made in the background",
-    "POST /api/me": "refused: there is no cloud",
-    "POST /api/signout": "refused: there is no cloud",
-    "DELETE /api/user/keys/{key}": "refused: there is no cloud",
-    "POST /api/experimental/web_search": "refused: there is no cloud",
-    "POST /api/experimental/web_fetch": "refused: there is no cloud",
-}
-"""Routes that are there only to say no, and why."""
