@@ -293,12 +293,12 @@ def test_a_token_costs_under_twenty_microseconds_at_any_length(tag: str) -> None
         parser = make_parser(Tags(calls=tag), make_tools(NAMES), lambda: "id")
         parser.push("" if tag == JSON else tag)
         parser.push('{"name": "add", "arguments": {"text": "')
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(n):
             parser.push("abc ")
         for _ in range(n):
             parser.push("} x")
-        return (time.perf_counter() - start) / (2 * n)
+        return (time.process_time() - start) / (2 * n)
 
     assert min(seconds(20_000) for _ in range(2)) < 20e-6
 

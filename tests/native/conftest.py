@@ -53,7 +53,7 @@ def make_engine(tiny: Model) -> Iterator[MakeEngine]:
     with ExitStack() as stack:
 
         def make(**fields: object) -> Engine:
-            options = EngineOptions(**{"n_ctx": 512, "n_parallel": 8, "n_threads": 1, **fields})  # type: ignore[arg-type]
+            options = EngineOptions(**{"n_ctx": 512, "n_parallel": 8, "n_threads": 1, **fields})  # type: ignore[arg-type]  # by name
             return stack.enter_context(Engine(tiny, options))
 
         yield make

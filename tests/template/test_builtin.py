@@ -91,11 +91,11 @@ def test_the_nearest_of_several_is_chosen() -> None:
 
 def test_matching_a_long_text_gives_up_early() -> None:
     like_one = "".join(random.Random(7).sample(max((e["template"] for e in INDEX), key=len), 3000))
-    start = time.perf_counter()
+    start = time.process_time()
 
     assert match(like_one + "{" * 900) is None
     assert match("{% for message in messages %}" * 1000) is None
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 LETTERS = st.text("ab{", max_size=12)

@@ -263,9 +263,9 @@ def test_two_hundred_messages_take_under_five_milliseconds() -> None:
     for template in templates:
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             template.render(messages)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         best[template.text[:20]] = min(times)
 
     assert max(best.values()) < 0.005
