@@ -18,6 +18,7 @@ __all__ = [
     "CpuWindow",
     "cpu_seconds",
     "describe_machine",
+    "own_cpu_seconds",
     "process_tree",
     "pss_bytes",
     "rss_bytes",
@@ -62,6 +63,12 @@ def cpu_seconds(pid: int) -> float:
         fields = stat.rsplit(")", 1)[1].split()  # the name before it may hold blanks
         ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS_PER_S
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of one process's living threads, without its children, in seconds (nanosecond steps)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def _busy_seconds() -> float:

@@ -35,6 +35,7 @@ __all__ = [
     "end_on_sigterm",
     "llama_cpp_tree",
     "olm_command",
+    "open_bare",
     "open_llama_server",
     "open_olm",
     "peer_directory",
@@ -229,6 +230,18 @@ def open_olm(store: Path, plan: ServerPlan | None = None) -> Iterator[Server]:
     with _running([*olm_command(), "serve"], environ, "olm") as (process, log):
         url = f"http://127.0.0.1:{port}"
         wait_until_up(f"{url}/api/version", process)
+        yield Server(url, "ollama", process.pid, log)
+
+
+@contextlib.contextmanager
+def open_bare(loop: str) -> Iterator[Server]:
+    """Run the least application that hypercorn can serve (bare_app.py), on `trio` or `asyncio`."""
+    address = f"127.0.0.1:{_free_port()}"
+    script = Path(__file__).with_name("bare_app.py")
+    command = [sys.executable, str(script), address, loop]
+    with _running(command, {}, "bare") as (process, log):
+        url = f"http://{address}"
+        wait_until_up(url, process)
         yield Server(url, "ollama", process.pid, log)
 
 
