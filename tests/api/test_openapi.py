@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, cast
 
 import msgspec
@@ -286,3 +287,15 @@ async def test_the_pages_policy_lets_only_its_own_script_run(client: MemoryClien
         assert f"{kind}-src 'sha256-{digest}'" in policy
     assert " style=" not in reply.text  # the policy would refuse it
     assert re.findall(r"\son\w+=", reply.text) == []
+
+
+def test_every_route_is_in_the_documentation_with_a_request(routes: set[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    paths = {key.partition(" ")[2] for key in routes}
+
+    assert [path for path in sorted(paths) if f"{path}`" not in text] == []
+    assert [path for path in sorted(paths) if f"localhost:11434{_begin(path)}" not in text] == []
+
+
+def _begin(path: str) -> str:
+    return path.partition("{")[0]
