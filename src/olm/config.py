@@ -146,6 +146,7 @@ VARIABLES: Final = (
         "connections at once of one address elsewhere (IPv6: of one /64); then 503",
         ollama=False,
     ),
+    Variable("EXPORT_WORKERS", "4", "threads that copy or compress for one export, 1 to 16"),
     Variable("EDITOR", "", "editor for Ctrl-g in the REPL"),
 )
 
@@ -208,6 +209,7 @@ class Settings:
     socket_mode: int = 0o600
     max_connections: int = 8192
     max_connections_per_client: int = 512
+    export_workers: int = 4
     editor: str = ""
 
 
@@ -258,6 +260,13 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError("must not be negative")
+    return number
+
+
+def _workers(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 16:
+        raise ValueError("must be 1 to 16")
     return number
 
 
@@ -336,5 +345,6 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         socket_mode=env.parsed("SOCKET_MODE", _mode, 0o600),
         max_connections=env.parsed("MAX_CONNECTIONS", _count, 8192) or 8192,
         max_connections_per_client=env.parsed("MAX_CONNECTIONS_PER_CLIENT", _count, 512) or 512,
+        export_workers=env.parsed("EXPORT_WORKERS", _workers, 4),
         editor=env.text("EDITOR"),
     )

@@ -19,7 +19,9 @@ from olm.actors.client import (
     CreateRequest,
     EmbedRequest,
     EmbedResult,
+    ExportRequest,
     GenerateRequest,
+    ImportRequest,
     LoadedModel,
     ModelDetails,
     ModelSummary,
@@ -405,6 +407,10 @@ class FakeJobs:
             Progress("success"),
         ]
         self.requests: list[CreateRequest] = []
+        self.exports: list[ExportRequest] = []
+        self.imports: list[ImportRequest] = []
+        self.archive: list[bytes] = [b"an ", b"archive"]
+        self.received = b""
 
     @asynccontextmanager
     async def create(self, request: CreateRequest) -> AsyncIterator[AsyncIterator[Progress]]:
@@ -421,6 +427,40 @@ class FakeJobs:
         with receive:
             yield _Steps(receive)
         self.store.add(request.model)
+
+    @asynccontextmanager
+    async def export(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        self.exports.append(request)
+        async with self._scripted() as steps:
+            yield steps
+
+    @asynccontextmanager
+    async def export_stream(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.exports.append(request)
+        send, receive = trio.open_memory_channel[bytes](len(self.archive))
+        with send:
+            for piece in self.archive:
+                send.send_nowait(piece)
+        with receive:
+            yield receive
+
+    @asynccontextmanager
+    async def import_(self, request: ImportRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        self.imports.append(request)
+        if request.source is not None:
+            while piece := await request.source.next():
+                self.received += piece
+        async with self._scripted() as steps:
+            yield steps
+
+    @asynccontextmanager
+    async def _scripted(self) -> AsyncIterator[AsyncIterator[Progress]]:
+        send, receive = trio.open_memory_channel[Progress | Exception](len(self.script))
+        with send:
+            for step in self.script:
+                send.send_nowait(step)
+        with receive:
+            yield _Steps(receive)
 
 
 class _Steps:

@@ -20,12 +20,15 @@ from olm.actors.queue import QueueRow
 from olm.chat.types import ChatMessage, Constraint, Think, ToolChoice, TurnEvent
 
 __all__ = [
+    "ArchiveBytes",
     "BlobWriter",
     "ChatRequest",
     "CreateRequest",
     "EmbedRequest",
     "EmbedResult",
+    "ExportRequest",
     "GenerateRequest",
+    "ImportRequest",
     "JobsClient",
     "LoadedModel",
     "ModelDetails",
@@ -198,6 +201,34 @@ class CreateRequest:
     requires: str = ""
 
 
+class ArchiveBytes(Protocol):
+    """An archive that arrives in pieces, such as the body of a request."""
+
+    async def next(self) -> bytes:
+        """The next piece; empty at the end. May raise what ends the import."""
+
+
+@attrs.frozen(kw_only=True)
+class ExportRequest:
+    """Models to be written as one archive.
+
+    `path` is absolute and on the daemon's machine; a folder when it ends in a slash or is one; empty for a stream.
+    """
+
+    models: Sequence[str]
+    path: str = ""
+    compress: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ImportRequest:
+    """An archive to be read: a file or folder at `path`, or `source`. `name` is for archives of one model."""
+
+    path: str = ""
+    name: str = ""
+    source: ArchiveBytes | None = None
+
+
 class JobsClient(Protocol):
     """Work that outlasts a moment and reports progress."""
 
@@ -205,6 +236,21 @@ class JobsClient(Protocol):
         self, request: CreateRequest
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Make a model. Bad requests raise on entering or as the iteration's error; leaving early cancels the job."""
+
+    def export(
+        self, request: ExportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Write models to `request.path`, which is there only at the end. Errors and leaving as with `create`."""
+
+    def export_stream(
+        self, request: ExportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Give the archive as bytes, without its `path`."""
+
+    def import_(
+        self, request: ImportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Read models into the store; their names appear at the end. What was verified is kept for another try."""
 
 
 @attrs.frozen(kw_only=True)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
-from olm.actors.client import CreateRequest, Progress
+from olm.actors.archive import open_export, open_export_stream, open_import
+from olm.actors.client import CreateRequest, ExportRequest, ImportRequest, Progress
 from olm.actors.runtime import (
     Actor,
     ChildSpec,
@@ -241,10 +242,15 @@ def _named(message: str, name: str) -> str:
 
 @attrs.frozen
 class Jobs:
-    """`olm.actors.client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them."""
+    """`olm.actors.client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them.
+
+    Attributes:
+        n_export_workers: threads that copy or compress for one export.
+    """
 
     supervisor: Supervisor
     store: Store
+    n_export_workers: int = 4
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
     _limiter: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
@@ -273,3 +279,23 @@ class Jobs:
         finally:
             with trio.move_on_after(2 * _STOP_S, shield=True):
                 await self.supervisor.stop_child(name, "the create request has ended")
+
+    def export(
+        self, request: ExportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Write models to a file or folder; see `JobsClient.export`."""
+        name = f"export-{next(self._numbers)}"
+        return open_export(self.supervisor, name, self.store, request, self.n_export_workers)
+
+    def export_stream(
+        self, request: ExportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Give an archive as bytes; see `JobsClient.export_stream`."""
+        name = f"export-{next(self._numbers)}"
+        return open_export_stream(self.supervisor, name, self.store, request, self.n_export_workers)
+
+    def import_(
+        self, request: ImportRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Read an archive into the store; see `JobsClient.import_`."""
+        return open_import(self.supervisor, f"import-{next(self._numbers)}", self.store, request)

@@ -155,7 +155,7 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     await root.start_child(_models_spec(config))
     address = root.address("models/scheduler")
     models = Models(address, store)
-    olm = Olm(store=store, models=models, jobs=Jobs(work, store))
+    olm = Olm(store=store, models=models, jobs=Jobs(work, store, settings.export_workers))
     pings["scheduler"] = partial(address.ask, scheduler.Ping())
     pings["store"] = partial(store.has_blob, "sha256:" + "0" * 64)
     if listeners is None:

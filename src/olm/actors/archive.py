@@ -1,0 +1,371 @@
+"""Export and import jobs: one temporary actor for each, the disk work in threads of its own.
+
+A job holds its blobs against pruning. An export appears under its name when it is whole; an import publishes names
+when all its blobs are. What an interrupted import has verified stays for the next one, for as long as any upload.
+The formats are in `olm.store.archive`, the disk work in `olm.store.exporting` and `importing`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import attrs
+import trio
+
+from olm.actors.client import ExportRequest, ImportRequest, Progress
+from olm.actors.runtime import Actor, ChildSpec, StreamMessage, StreamSink, Supervisor, streams
+from olm.actors.store import Hold, Publish, Release, Store
+from olm.errors import (
+    DigestMismatch,
+    DiskFull,
+    InvalidRequest,
+    ModelNotFound,
+    OlmError,
+    first_error,
+)
+from olm.store.archive import Member, Placed, archive_bytes, place, plan_members
+from olm.store.blobs import BlobStore
+from olm.store.catalog import Catalog, Entry
+from olm.store.disk import disk_errors
+from olm.store.exporting import (
+    Piece,
+    Target,
+    compressed,
+    copy_span,
+    full_disk,
+    open_blob,
+    pieces,
+    spans,
+)
+from olm.store.importing import Importer, open_file, plain_reader
+from olm.store.manifests import ManifestStore
+from olm.store.names import Digest, ModelName
+
+__all__ = ["open_export", "open_export_stream", "open_import"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STOP_S: Final = 10.0
+_REPORT_S: Final = 0.1
+_MAX_MODELS: Final = 1000
+
+
+class _Run(StreamMessage[Progress], frozen=True):
+    """Do the work; progress until it is done. Closing the stream cancels it."""
+
+
+class _Bytes(StreamMessage[bytes], frozen=True):
+    """Give the archive itself."""
+
+    window = 2
+
+
+class _ExportJob(Actor):
+    """One export. Temporary."""
+
+    __slots__ = ("_limiter", "_n_workers", "_request", "_store")
+
+    def __init__(self, request: ExportRequest, store: Store, n_workers: int) -> None:
+        self._request = request
+        self._store = store
+        self._n_workers = n_workers
+        self._limiter = trio.CapacityLimiter(n_workers)
+
+    async def stop(self) -> None:
+        """Let the blobs go."""
+        await self._store.actor.ask(Release(self.name), wait_for_restart=True)
+
+    @streams(_Run)
+    async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
+        """Write a file or folder. Raises ModelNotFound, InvalidRequest, DiskFull, StoreError."""
+        placed = await self._plan()
+        path = _checked_path(self._request.path, self._store.root)
+        target = await self._thread(_open_target, self._request, path)
+        meter = _Meter(out)
+        size = archive_bytes(placed)
+        try:
+            try:
+                if self._request.compress:
+                    await self._compress(placed, target, meter)
+                else:
+                    await self._copy(placed, target, meter)
+                await out.send(Progress("writing to disk"))
+                await self._thread(_publish, target)
+            except DiskFull as exc:
+                raise await self._thread(full_disk, exc, size, path.parent) from exc
+        finally:
+            with trio.move_on_after(_STOP_S, shield=True):
+                await self._thread(target.discard)
+        await out.send(Progress("success"))
+
+    @streams(_Bytes)
+    async def on_bytes(self, _: _Bytes, out: StreamSink[bytes]) -> None:
+        """Give the archive piece by piece. Raises as `on_run`; what was sent until then is cut off."""
+        placed = await self._plan()
+        produced = self._pieces(placed)
+        while (piece := await self._thread(next, produced, None)) is not None:
+            if piece.data:
+                await out.send(piece.data)
+
+    async def _plan(self) -> Sequence[Placed]:
+        """Find the models, hold their blobs, and see that these are still there."""
+        entries = await self._thread(_find, self._store.root, self._request.models)
+        digests = {str(blob) for entry in entries for blob in entry.manifest.blobs()}
+        await self._store.actor.ask(Hold(self.name, tuple(digests)))
+        members = plan_members(entries)
+        await self._thread(_check_blobs, self._store.blobs, members)
+        return list(place(members))
+
+    def _pieces(self, placed: Sequence[Placed]) -> Iterator[Piece]:
+        plain = pieces(self._store.blobs, placed)
+        if not self._request.compress:
+            return plain
+        return compressed(plain, archive_bytes(placed), self._n_workers)
+
+    async def _compress(self, placed: Sequence[Placed], target: Target, meter: _Meter) -> None:
+        written = _write(target, self._pieces(placed))
+        while (piece := await self._thread(next, written, None)) is not None:
+            if piece.member is not None:
+                await meter.add(piece.member, piece.n_raw)
+
+    async def _copy(self, placed: Sequence[Placed], target: Target, meter: _Meter) -> None:
+        await self._thread(_write_heads, target, placed)
+        waiting = spans(placed, target)
+
+        async def work() -> None:
+            for span in waiting:
+                n_bytes = await self._thread(copy_span, self._store.blobs, span)
+                await meter.add(span.member, n_bytes)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(self._n_workers):
+                    nursery.start_soon(work)
+        except* OlmError as group:
+            error = first_error(group)
+            assert error is not None, "the group has nothing else"
+            raise type(error)(error.message) from group
+
+    async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(
+            partial(function, *args, **kwargs), limiter=self._limiter
+        )
+
+
+class _Meter:
+    """Adds up what is done of each blob, and tells it now and then."""
+
+    def __init__(self, out: StreamSink[Progress]) -> None:
+        self._out = out
+        self._done: dict[Member, int] = {}
+        self._reported_s = float("-inf")
+
+    async def add(self, member: Member, n_bytes: int) -> None:
+        """Count bytes of a blob; waits while nobody reads the progress."""
+        done = self._done[member] = self._done.get(member, 0) + n_bytes
+        now = trio.current_time()
+        if done < member.size and now - self._reported_s < _REPORT_S:
+            return
+        self._reported_s = now
+        assert member.digest is not None, "only blobs are counted"
+        status = f"exporting {member.digest.hex[:12]}"
+        await self._out.send(Progress(status, str(member.digest), member.size, done))
+
+
+def _find(root: Path, names: Sequence[str]) -> list[Entry]:
+    """Look the models up on disk; each once, in the order asked for. Raises ModelNotFound, InvalidName, StoreError."""
+    catalog = Catalog(ManifestStore(root / "manifests"), BlobStore(root / "blobs"))
+    found: dict[ModelName, Entry] = {}
+    for name in names:
+        entry = catalog.find(ModelName.parse(name))
+        if entry is None:
+            raise ModelNotFound(f"model '{name}' not found")
+        found[entry.name] = entry
+    return list(found.values())
+
+
+def _check_blobs(blobs: BlobStore, members: Sequence[Member]) -> None:
+    for member in members:
+        if member.digest is not None:
+            with disk_errors(f"export model {member.model}, blob {member.digest}"):
+                os.close(open_blob(blobs, member))
+
+
+def _checked_path(text: str, root: Path) -> Path:
+    path = Path(text)
+    if "\0" in text or not path.is_absolute() or ".." in path.parts:
+        raise InvalidRequest(f"the path of an archive must be absolute and without '..': {text!a}")
+    if path.is_relative_to(root.absolute()):
+        raise InvalidRequest(f"{path} is inside the model store")
+    return path
+
+
+def _open_target(request: ExportRequest, path: Path) -> Target:
+    is_folder = request.path.endswith("/") or path.is_dir()
+    if is_folder and request.compress:
+        raise InvalidRequest(f"{path} is a folder, and only a file can be compressed")
+    return Target(path, is_folder=is_folder)
+
+
+def _write_heads(target: Target, placed: Sequence[Placed]) -> None:
+    with disk_errors(f"write {target.path}"):
+        target.write_heads(placed)
+
+
+def _publish(target: Target) -> None:
+    with disk_errors(f"write {target.path}"):
+        target.publish()
+
+
+def _write(target: Target, archive: Iterator[Piece]) -> Iterator[Piece]:
+    """Write a stream to its file, one piece for each step."""
+    with disk_errors(f"write {target.path}"), target.temp.open("wb", buffering=0) as file:
+        for piece in archive:
+            view = memoryview(piece.data)
+            while view:
+                view = view[file.write(view) :]
+            yield piece
+
+
+# -- import ----------------------------------------------------------------------------------------------------------
+
+
+class _ImportJob(Actor):
+    """One import. Temporary."""
+
+    __slots__ = ("_leftovers", "_limiter", "_request", "_store")
+
+    def __init__(self, request: ImportRequest, store: Store) -> None:
+        self._request = request
+        self._store = store
+        self._limiter = trio.CapacityLimiter(1)
+        self._leftovers: tuple[str, ...] = ()
+
+    async def stop(self) -> None:
+        """Let the blobs go; those of a refused archive, and those that are no model's, are removed."""
+        await self._store.actor.ask(Release(self.name, self._leftovers), wait_for_restart=True)
+
+    @streams(_Run)
+    async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
+        """Read the archive. Raises InvalidRequest, DigestMismatch, DiskFull, StoreError."""
+        importer = Importer(self._store.blobs, _Hooks(self.name, self._store, out))
+        try:
+            models = await trio.to_thread.run_sync(
+                _read, importer, self._request, limiter=self._limiter
+            )
+            await out.send(Progress("writing manifest"))
+            for name, data in models:
+                await self._store.actor.ask(Publish(str(name), data))
+                await out.send(Progress(f"imported {name.shortest}"))
+        except (InvalidRequest, DigestMismatch):
+            self._leftovers = tuple(map(str, importer.leftovers))
+            raise
+        # The archive's copies of the manifests were blobs for a while.
+        self._leftovers = tuple(map(str, importer.leftovers))
+        await out.send(Progress("success"))
+
+
+@attrs.frozen
+class _Hooks:
+    """From the import's thread to the actors."""
+
+    owner: str
+    store: Store
+    out: StreamSink[Progress]
+
+    def hold(self, digest: Digest) -> None:
+        trio.from_thread.run(self.store.actor.ask, Hold(self.owner, (str(digest),)))
+
+    def report(self, status: str, digest: str, total: int, completed: int) -> None:
+        trio.from_thread.run(self.out.send, Progress(status, digest, total, completed))
+
+    def check(self) -> None:
+        trio.from_thread.check_cancelled()
+
+
+def _read(importer: Importer, request: ImportRequest) -> list[tuple[ModelName, bytes]]:
+    """Take an archive in, in a thread."""
+    if request.source is not None:
+        source = request.source
+
+        def read(_size: int) -> bytes:
+            return trio.from_thread.run(source.next)
+
+        importer.feed_tar(plain_reader(read))
+        return importer.finish(request.name)
+    path = Path(request.path)
+    if "\0" in request.path or not path.is_absolute():
+        raise InvalidRequest(f"the path of an archive must be absolute: {request.path!a}")
+    if path.is_dir():
+        with disk_errors(f"read {path}"):
+            importer.feed_folder(path)
+    else:
+        with open_file(path) as file, disk_errors(f"read {path}"):
+            importer.feed_tar(plain_reader(file.read, file))
+    return importer.finish(request.name)
+
+
+# -- starting them ---------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_export(
+    supervisor: Supervisor, name: str, store: Store, request: ExportRequest, n_workers: int
+) -> AsyncIterator[AsyncIterator[Progress]]:
+    """Run an export; see `JobsClient.export`. On leaving, the job has ended."""
+    _check_models(request)
+    actor = partial(_ExportJob, request, store, n_workers)
+    async with _job(supervisor, name, actor, _Run()) as progress:
+        yield progress
+
+
+@asynccontextmanager
+async def open_export_stream(
+    supervisor: Supervisor, name: str, store: Store, request: ExportRequest, n_workers: int
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Run an export as a stream; see `JobsClient.export_stream`."""
+    _check_models(request)
+    actor = partial(_ExportJob, request, store, n_workers)
+    async with _job(supervisor, name, actor, _Bytes()) as archive:
+        yield archive
+
+
+@asynccontextmanager
+async def open_import(
+    supervisor: Supervisor, name: str, store: Store, request: ImportRequest
+) -> AsyncIterator[AsyncIterator[Progress]]:
+    """Run an import; see `JobsClient.import_`."""
+    if request.name:
+        ModelName.parse(request.name)
+    async with _job(supervisor, name, partial(_ImportJob, request, store), _Run()) as progress:
+        yield progress
+
+
+def _check_models(request: ExportRequest) -> None:
+    if not request.models:
+        raise InvalidRequest("no model to export was named")
+    if len(request.models) > _MAX_MODELS:
+        raise InvalidRequest(f"{len(request.models)} models are more than {_MAX_MODELS}")
+    for model in request.models:
+        ModelName.parse(model)
+
+
+@asynccontextmanager
+async def _job(
+    supervisor: Supervisor, name: str, actor: Callable[[], Actor], run: StreamMessage[T]
+) -> AsyncIterator[AsyncIterator[T]]:
+    """Start a job's actor, open its stream, and end it with the block."""
+    spec = ChildSpec(name, actor, restart="temporary", stop_within_s=_STOP_S)
+    address = await supervisor.start_child(spec)
+    try:
+        async with address.stream(run) as items:
+            yield items
+    finally:
+        with trio.move_on_after(2 * _STOP_S, shield=True):
+            await supervisor.stop_child(name, "the request has ended")
