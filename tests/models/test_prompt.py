@@ -166,14 +166,14 @@ def test_a_cut_the_template_refuses_is_passed_over() -> None:
     assert (said(kept), fits) == (["even"], True)
 
 
-@pytest.mark.parametrize("frame", [0, 4, 25])
-def test_each_message_is_counted_once_and_few_are_rendered(frame: int) -> None:
+@pytest.mark.parametrize(("frame", "fixed"), [(0, 0), (4, 0), (25, 0), (4, 600)])
+def test_each_message_is_counted_once_and_few_are_rendered(frame: int, fixed: int) -> None:
     counted: list[int] = []
     sized = 0
 
     def count(messages: Sequence[ChatMessage]) -> int:
         counted.append(len(messages))
-        return sum(len(m.content) + frame for m in messages)
+        return sum(len(m.content) + frame for m in messages) + fixed
 
     def size(message: ChatMessage) -> int:
         nonlocal sized
@@ -184,7 +184,8 @@ def test_each_message_is_counted_once_and_few_are_rendered(frame: int) -> None:
     kept, fits = fit_messages(messages, 1000, size=size, count=count)
 
     assert fits
-    assert 0.8 * 1000 / (5 + max(frame, 4)) < len(kept) <= 1000 / (5 + frame)
+    room = 1000 - fixed
+    assert 0.8 * room / (5 + max(frame, 4)) < len(kept) <= room / (5 + frame)
     assert max(counted) <= 1000
     assert len(counted) <= 4
     assert sized <= 300
@@ -402,6 +403,26 @@ def test_the_way_to_the_prompt_is_the_models(fields: dict[str, object], style: P
 
     assert isinstance(plan.prompt, ChatPrompt)
     assert plan.prompt.style == style
+
+
+@pytest.mark.parametrize(
+    ("fields", "content"),
+    [
+        ({}, "<think>hm</think>yes"),
+        ({"details": ModelDetails(family="qwen3")}, "yes"),
+        ({"name": "me/deepseek-r1:8b"}, "yes"),
+        ({"name": "my-deepseek-r1:8b"}, "<think>hm</think>yes"),
+    ],
+)
+def test_some_models_never_see_thoughts_that_come_back_as_content(
+    fields: dict[str, object], content: str
+) -> None:
+    answer = ChatMessage("assistant", "<think>hm</think>yes")
+
+    plan = plan_chat(chat(messages=(USER, answer, USER)), stored_model(**fields))  # type: ignore[arg-type]  # by name
+
+    assert isinstance(plan.prompt, ChatPrompt)
+    assert said(plan.prompt.messages) == ["hi", content, "hi"]
 
 
 def test_a_template_of_the_request_takes_the_models_place() -> None:

@@ -166,7 +166,7 @@ class _Sizes:
     """Tokens of messages, each counted when it is first needed, summed from the newest on.
 
     What a template adds is unknown until something was rendered. The first rendering is taken to show what it adds to
-    each message, the later ones what it adds besides (tools, a system prompt of its own).
+    each message; the next tells this from what it adds besides (tools, a system prompt of its own).
     """
 
     def __init__(self, messages: Sequence[ChatMessage], size: Callable[[ChatMessage], int]) -> None:
@@ -179,7 +179,8 @@ class _Sizes:
         self._last = [(0, 0)]
         self._frame = float(_FRAME_TOKENS)
         self._fixed = 0.0
-        self._has_learnt = False
+        self._seen: tuple[int, float] | None = None
+        """Of the last rendering: messages, and tokens that are not theirs."""
 
     def of_cut(self, n_drop: int) -> float:
         """The tokens of what stays when the first `n_drop` messages go."""
@@ -195,13 +196,14 @@ class _Sizes:
         return self._system_tokens + n_tokens + self._fixed + self._frame * n_framed
 
     def learn(self, n_drop: int, n_kept: int, n_tokens: int) -> None:
-        """Take note of how many tokens a cut really has."""
-        missing = n_tokens - self.of_cut(n_drop)
-        if self._has_learnt:
-            self._fixed += missing
-        else:
-            self._frame += missing / n_kept
-            self._has_learnt = True
+        """Take note of how many tokens a cut really has; a later one must have fewer messages."""
+        added = n_tokens - self.of_cut(n_drop) + self._fixed + self._frame * n_kept
+        frame = added / n_kept
+        if self._seen is not None:
+            n_before, added_before = self._seen
+            frame = min(frame, max(added_before - added, 0.0) / (n_before - n_kept))
+        self._frame, self._fixed = frame, added - frame * n_kept
+        self._seen = n_kept, added
 
 
 def _first_that_fits(sizes: _Sizes, cuts: Sequence[int], low: int, n_limit: int) -> int:
