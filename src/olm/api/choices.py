@@ -14,7 +14,7 @@ import trio
 
 from olm.actors.client import Turn
 from olm.api.gate import Call
-from olm.api.streaming import LineForm, turn_lines
+from olm.api.streaming import LineForm, turn_lines, whole_turn
 from olm.chat.types import TurnEvent
 
 __all__ = ["choice_lines", "collect"]
@@ -109,9 +109,5 @@ async def collect(turns: Sequence[OpenTurn]) -> list[list[TurnEvent]]:
 
 
 async def _events(turn: OpenTurn) -> list[TurnEvent]:
-    events: list[TurnEvent] = []
     async with turn as running:
-        async for event in running:
-            events.append(event)
-            events.extend(running.drain())
-    return events
+        return await whole_turn(running)

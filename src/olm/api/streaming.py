@@ -39,7 +39,9 @@ __all__ = [
     "Work",
     "progress_json",
     "progress_lines",
+    "sse",
     "turn_lines",
+    "whole_turn",
 ]
 
 Work = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
@@ -53,9 +55,15 @@ class Framing:
     content_type: bytes
     error: Callable[[OlmError, str], bytes]
     end: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 NDJSON: Final = Framing(b"application/x-ndjson", lambda error, _: error_line(error))
+
+
+def sse(error: Callable[[OlmError, str], bytes], end: bytes = b"") -> Framing:
+    """How APIs that stream server-sent events write them."""
+    return Framing(b"text/event-stream", error, end, ((b"cache-control", b"no-cache"),))
 
 
 class LineForm(Protocol):
@@ -104,7 +112,7 @@ class StreamResponse(TrioResponse):
         await send(_body(b"", more=False))
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"content-type", self._framing.content_type)]
+        return [(b"content-type", self._framing.content_type), *self._framing.headers]
 
     async def _start(
         self, send: ASGISendCallable, status: int, headers: list[tuple[bytes, bytes]]
@@ -140,6 +148,15 @@ async def turn_lines(
     """Open a turn as lines in a dialect's form."""
     async with turn as events:
         yield _TurnLines(events, form, call)
+
+
+async def whole_turn(turn: Turn) -> list[TurnEvent]:
+    """Run an open turn to its end; all its events."""
+    events: list[TurnEvent] = []
+    async for event in turn:
+        events.append(event)
+        events.extend(turn.drain())
+    return events
 
 
 class _TurnLines:

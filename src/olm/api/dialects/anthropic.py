@@ -6,7 +6,6 @@ content of messages is read by `anthropic_blocks`, answers are written by `anthr
 
 from __future__ import annotations
 
-import json
 from typing import Final
 
 import attrs
@@ -15,8 +14,8 @@ import msgspec
 from olm.actors import client
 from olm.api import schemas_anthropic as wire
 from olm.api.dialects.anthropic_blocks import read_messages
-from olm.api.dialects.common import checked_name, json_object
-from olm.api.dialects.tools import Tools, read_tools
+from olm.api.dialects.common import checked_name, json_object, quoted
+from olm.api.dialects.tools import Tools, read_tools, tool_choice
 from olm.chat.types import Constraint, Think, ToolChoice
 from olm.errors import InvalidRequest, ModelNotFound
 
@@ -148,7 +147,7 @@ def _tools(tools: list[wire.Tool]) -> Tools:
             raise InvalidRequest("tools: a tool must have a name")
         if tool.input_schema is None and tool.type not in (None, "", "custom"):
             raise InvalidRequest(
-                f"tools: {json.dumps(tool.type)} is a tool of Anthropic's and not supported; "
+                f"tools: {quoted(tool.type)} is a tool of Anthropic's and not supported; "
                 "a tool of your own has an input_schema"
             )
         function = {"name": tool.name, "parameters": tool.input_schema or {"type": "object"}}
@@ -168,13 +167,10 @@ def _tool_choice(choice: wire.ToolChoice, tools: Tools) -> ToolChoice:
             return ToolChoice("required")
         case "any":
             raise InvalidRequest('tool_choice "any" needs tools')
-        case "tool" if choice.name in tools.names:
-            return ToolChoice("required", choice.name or "")
         case "tool":
-            name = json.dumps(choice.name, ensure_ascii=False)
-            raise InvalidRequest(f"tool_choice: {name} is not among the tools")
+            return tool_choice({"type": "function", "function": {"name": choice.name or ""}}, tools)
         case other:
-            kind = json.dumps(other, ensure_ascii=False)
+            kind = quoted(other)
             raise InvalidRequest(
                 f'invalid tool_choice type: {kind} (must be "auto", "any", "tool", or "none")'
             )

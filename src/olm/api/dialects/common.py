@@ -25,10 +25,12 @@ __all__ = [
     "json_object",
     "local_name",
     "parse_think",
+    "quoted",
     "token_ids",
 ]
 
 _MAX_TOP_LOGPROBS: Final = 20
+_MAX_QUOTED: Final = 200
 _MAX_TOKEN: Final = (1 << 31) - 1
 _THINK_WORDS: Final = '"high", "medium", "low", "max", true, or false'
 _GO_TYPES: Final = {
@@ -90,9 +92,7 @@ def parse_think(value: object) -> Think | None:
         case "high" | "medium" | "low" | "max":
             return value
         case str():
-            raise InvalidRequest(
-                f"invalid think value: {json.dumps(value)} (must be {_THINK_WORDS})"
-            )
+            raise InvalidRequest(f"invalid think value: {quoted(value)} (must be {_THINK_WORDS})")
         case _:
             raise InvalidRequest(f"think must be a boolean or string ({_THINK_WORDS})")
 
@@ -133,6 +133,13 @@ def decoded_base64(text: str) -> bytes:
     if "\n" in text or "\r" in text:  # taking them out costs much, so only where they are
         text = text.replace("\r", "").replace("\n", "")
     return base64.b64decode(text, validate=True)
+
+
+def quoted(value: object) -> str:
+    """Show a value of the client's in an error's text: as JSON, cut where it is long."""
+    if isinstance(value, str):
+        return json.dumps(value[:_MAX_QUOTED], ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)[:_MAX_QUOTED]
 
 
 def go_type(value: object) -> str:

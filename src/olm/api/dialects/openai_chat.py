@@ -6,15 +6,11 @@ are translated in `openai_chat_messages`, answers in `openai_events`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import Final
-
-import msgspec
 
 from olm.actors.client import ChatRequest
 from olm.api import schemas_openai as wire
-from olm.api.dialects.common import checked_top, json_object
+from olm.api.dialects.common import checked_top, json_object, quoted
 from olm.api.dialects.openai_chat_messages import chat_messages
 from olm.api.dialects.openai_common import (
     checked_count,
@@ -25,7 +21,7 @@ from olm.api.dialects.openai_common import (
     stop_strings,
     think_of,
 )
-from olm.api.dialects.tools import Tools, read_tools, tool_choice
+from olm.api.dialects.tools import Tools, only_tools, read_tools, tool_choice
 from olm.chat.types import ToolChoice
 from olm.errors import InvalidRequest
 from olm.units import parse_keep_alive
@@ -80,7 +76,7 @@ def _tools(request: wire.ChatCompletionRequest) -> tuple[Tools, ToolChoice]:
     try:
         match request.tool_choice:
             case {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(allowed)}}:
-                tools = _only(tools, [_allowed_name(entry) for entry in allowed])
+                tools = only_tools(tools, [_allowed_name(entry) for entry in allowed])
                 return tools, tool_choice(mode, tools)
             case value:
                 return tools, tool_choice(value, tools)
@@ -93,23 +89,4 @@ def _allowed_name(entry: object) -> str:
         case {"type": "function", "function": {"name": str(name)}}:
             return name
         case _:
-            shown = json.dumps(entry, ensure_ascii=False)[:200]
-            raise InvalidRequest(f"invalid tool_choice: {shown} does not name a function")
-
-
-def _only(tools: Tools, allowed: Sequence[str]) -> Tools:
-    """Leave out the tools that may not be called, as if they had not been sent."""
-    unknown = next((name for name in allowed if name not in tools.names), None)
-    if unknown is not None:
-        shown = json.dumps(unknown, ensure_ascii=False)
-        raise InvalidRequest(f"tool_choice: {shown} is not among the tools")
-    entries = msgspec.json.decode(tools.text or "[]", type=list[msgspec.Raw])
-    kept = [
-        (name, entry)
-        for name, entry in zip(tools.names, entries, strict=True)
-        if name in set(allowed)
-    ]
-    if not kept:
-        return Tools()
-    text = msgspec.json.encode([entry for _, entry in kept]).decode()
-    return Tools(text, tuple(name for name, _ in kept))
+            raise InvalidRequest(f"invalid tool_choice: {quoted(entry)} does not name a function")

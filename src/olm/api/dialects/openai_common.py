@@ -6,7 +6,6 @@ follow OpenAI's API reference, and those of other servers their own names (vLLM,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
@@ -15,7 +14,7 @@ import msgspec
 
 from olm.actors.client import ChatRequest, GenerateRequest
 from olm.api.body import decode
-from olm.api.dialects.common import checked_name, go_type, parse_think
+from olm.api.dialects.common import checked_name, go_type, parse_think, quoted
 from olm.api.dialects.constraints import constraint
 from olm.api.schemas import ABSENT, StructuredOutputs
 from olm.api.schemas_openai import ResponseFormat, TurnFields
@@ -118,8 +117,9 @@ def sampling_options(request: TurnFields) -> dict[str, object]:
 def _biases(given: Mapping[str, float]) -> dict[str, float]:
     for token, bias in given.items():
         if not (token.isascii() and token.isdigit()):
-            shown = json.dumps(token[:40], ensure_ascii=False)
-            raise InvalidRequest(f"logit_bias: {shown} is not a token id", param="logit_bias")
+            raise InvalidRequest(
+                f"logit_bias: {quoted(token)} is not a token id", param="logit_bias"
+            )
         if not -MAX_BIAS <= bias <= MAX_BIAS:
             raise InvalidRequest(
                 f"logit_bias: {bias:g} of token {token[:40]} is not between -100 and 100",
@@ -187,7 +187,7 @@ def _response_format(wanted: ResponseFormat) -> Constraint | None:
         case "json_schema":
             return _schema(bytes(wanted.json_schema.schema if wanted.json_schema else b"").strip())
         case other:
-            shown = json.dumps(other[:200], ensure_ascii=False)
+            shown = quoted(other)
             raise InvalidRequest(
                 f'invalid response_format: {shown} (must be "text", "json_object" or "json_schema")',
                 param="response_format",
@@ -212,7 +212,7 @@ def think_of(request: TurnFields) -> Think | None:
     if not effort:
         return parse_think(request.think)
     if effort not in _EFFORTS:
-        shown = json.dumps(effort[:200], ensure_ascii=False)
+        shown = quoted(effort)
         raise InvalidRequest(
             f"invalid reasoning value: {shown} (must be {_EFFORT_WORDS})", param="reasoning_effort"
         )

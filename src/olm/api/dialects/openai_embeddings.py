@@ -7,7 +7,6 @@ API reference (embeddings).
 from __future__ import annotations
 
 import base64
-import json
 import math
 import sys
 from array import array
@@ -16,7 +15,7 @@ from typing import Literal
 
 from olm.actors import client
 from olm.api import schemas_responses as wire
-from olm.api.dialects.common import token_ids
+from olm.api.dialects.common import quoted, token_ids
 from olm.api.dialects.openai_common import model_name
 from olm.api.encoding import to_json
 from olm.api.floats import float32_row
@@ -120,8 +119,7 @@ def _tokens(value: object) -> Sequence[int]:
 def _invalid(value: object) -> InvalidRequest:
     if value in (None, []):
         return InvalidRequest("invalid input", param="input")
-    shown = json.dumps(value, ensure_ascii=False)
     return InvalidRequest(
-        f"invalid input: {shown[:100]} (must be a string, strings, tokens, or lists of tokens)",
+        f"invalid input: {quoted(value)} (must be a string, strings, tokens, or lists of tokens)",
         param="input",
     )

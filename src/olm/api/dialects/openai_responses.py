@@ -7,7 +7,6 @@ follow OpenAI's API reference. Items are in `openai_responses_items`, answers in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -16,7 +15,7 @@ import msgspec
 
 from olm.actors.client import ChatRequest
 from olm.api import schemas_responses as wire
-from olm.api.dialects.common import checked_top
+from olm.api.dialects.common import checked_top, quoted
 from olm.api.dialects.constraints import constraint
 from olm.api.dialects.openai_common import (
     form_of_answer,
@@ -178,7 +177,7 @@ def _truncates(value: str | None) -> bool:
         case "disabled":
             return False
         case _:
-            shown = json.dumps(value[:100], ensure_ascii=False)
+            shown = quoted(value)
             raise InvalidRequest(
                 f'invalid truncation: {shown} (must be "auto" or "disabled")', param="truncation"
             )
@@ -219,7 +218,7 @@ def _text_format(raw: msgspec.Raw | None) -> Constraint | None:
                 )
             return constraint(msgspec.Raw(schema), None, None)
         case other:
-            shown = json.dumps((other or "")[:100], ensure_ascii=False)
+            shown = quoted(other or "")
             raise InvalidRequest(
                 f'invalid text.format: {shown} (must be "text", "json_object" or "json_schema")',
                 param="text.format",

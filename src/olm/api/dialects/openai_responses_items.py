@@ -6,7 +6,6 @@ olm has kept. Checks and words are Ollama's where it has some (spec/ollama §2.5
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -14,6 +13,7 @@ import msgspec
 
 from olm.api import schemas_openai
 from olm.api import schemas_responses as wire
+from olm.api.dialects.common import quoted
 from olm.api.dialects.openai_chat_messages import chat_messages
 from olm.api.gojson import check_values
 from olm.api.response_store import Item
@@ -109,8 +109,7 @@ def _item(raw: bytes, index: int, find: FindItem) -> wire.InputItem:
         case kind if kind in _IGNORED:
             return item
         case kind:
-            shown = json.dumps(kind[:200], ensure_ascii=False)
-            raise _refusal(f"input[{index}]: unknown input item type: {shown}")
+            raise _refusal(f"input[{index}]: unknown input item type: {quoted(kind)}")
 
 
 class _Conversation:

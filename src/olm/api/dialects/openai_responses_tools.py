@@ -6,7 +6,6 @@ both names again. Web search is Ollama's cloud, so its tool is left out; other h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -14,7 +13,8 @@ import attrs
 import msgspec
 
 from olm.api import schemas_responses as wire
-from olm.api.dialects.tools import Tools, read_tools, tool_choice
+from olm.api.dialects.common import quoted
+from olm.api.dialects.tools import Tools, only_tools, read_tools, tool_choice
 from olm.chat.types import ToolChoice
 from olm.errors import InvalidRequest
 
@@ -59,17 +59,20 @@ def read_responses_tools(raw: msgspec.Raw, choice: object) -> ResponsesTools:
         if found:
             functions += found
             told.append(entry)
-    names = [function.name for function in functions]
-    mode, allowed = _choice(choice, names)
-    kept = [f for f in functions if allowed is None or f.name in allowed]
-    text = b"[" + b",".join(function.json for function in kept) + b"]"
+    mode, allowed = _choice(choice)
+    text = b"[" + b",".join(function.json for function in functions) + b"]"
     try:
         tools = read_tools(msgspec.Raw(text))
     except InvalidRequest as exc:
         raise _refusal(exc.message) from exc
+    try:
+        kept = tools if allowed is None else only_tools(tools, allowed)
+        wanted = tool_choice(mode, kept)
+    except InvalidRequest as exc:
+        raise _refusal(exc.message, "tool_choice") from exc
     return ResponsesTools(
-        tools,
-        _checked_choice(mode, tools),
+        kept,
+        wanted,
         told,
         {function.name: function.group for function in functions if function.group},
     )
@@ -115,7 +118,7 @@ def _functions(tool: wire.ResponsesTool) -> Iterator[_Function]:
 
 
 def _refused_type(tool: wire.ResponsesTool) -> InvalidRequest:
-    shown = json.dumps((tool.type or "")[:100], ensure_ascii=False)
+    shown = quoted(tool.type or "")
     return _refusal(f'tools of type {shown} are not supported (olm takes "function")')
 
 
@@ -132,19 +135,14 @@ def _function(tool: wire.ResponsesTool) -> _Function:
     return _Function(tool.name, msgspec.json.encode({"type": "function", "function": function}))
 
 
-def _choice(value: object, names: Sequence[str]) -> tuple[object, frozenset[str] | None]:
+def _choice(value: object) -> tuple[object, Sequence[str] | None]:
     """The choice in the chat API's form, and the only functions that may be called, None for all."""
     match value:
         case {"type": "function", "name": str(name), **rest}:
             function = {"name": _full_name(rest, name)}
             return {"type": "function", "function": function}, None
         case {"type": "allowed_tools", "mode": str(mode), "tools": list(allowed)}:
-            chosen = frozenset(_allowed_name(entry) for entry in allowed)
-            unknown = sorted(chosen.difference(names))
-            if unknown:
-                shown = json.dumps(unknown[0], ensure_ascii=False)
-                raise _refusal(f"tool_choice: {shown} is not among the tools", "tool_choice")
-            return mode, chosen
+            return mode, [_allowed_name(entry) for entry in allowed]
         case _:
             return value, None
 
@@ -154,17 +152,11 @@ def _allowed_name(entry: object) -> str:
         case {"type": "function", "name": str(name), **rest}:
             return _full_name(rest, name)
         case _:
-            shown = json.dumps(entry, ensure_ascii=False)[:200]
-            raise _refusal(f"invalid tool_choice: {shown} does not name a function", "tool_choice")
+            raise _refusal(
+                f"invalid tool_choice: {quoted(entry)} does not name a function", "tool_choice"
+            )
 
 
 def _full_name(entry: Mapping[object, object], name: str) -> str:
     group = entry.get("namespace")
     return f"{group}.{name}" if isinstance(group, str) and group else name
-
-
-def _checked_choice(value: object, tools: Tools) -> ToolChoice:
-    try:
-        return tool_choice(value, tools)
-    except InvalidRequest as exc:
-        raise _refusal(exc.message, "tool_choice") from exc

@@ -6,18 +6,19 @@ Ollama's types would (`api/types.go`). `tool_choice` is OpenAI's and not in Olla
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
 import msgspec
 
 from olm.api import schemas as wire
+from olm.api.dialects.common import quoted
 from olm.api.gojson import check_types, check_values
 from olm.chat.types import ToolCall, ToolChoice
 from olm.errors import InvalidRequest
 
-__all__ = ["Tools", "read_tools", "tool_call", "tool_choice"]
+__all__ = ["Tools", "only_tools", "read_tools", "tool_call", "tool_choice"]
 
 _CHOICES: Final = '"auto", "none", "required", or {"type": "function", "function": {"name": "..."}}'
 _NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
@@ -57,6 +58,24 @@ def read_tools(raw: msgspec.Raw) -> Tools:
     return Tools(text, names)
 
 
+def only_tools(tools: Tools, allowed: Sequence[str]) -> Tools:
+    """Leave out the tools that may not be called, as if they had not been sent.
+
+    Raises:
+        InvalidRequest: one that may be called is not there.
+    """
+    unknown = next((name for name in allowed if name not in tools.names), None)
+    if unknown is not None:
+        raise InvalidRequest(f"tool_choice: {quoted(unknown)} is not among the tools")
+    entries = msgspec.json.decode(tools.text or "[]", type=list[msgspec.Raw])
+    wanted = frozenset(allowed)
+    kept = [pair for pair in zip(tools.names, entries, strict=True) if pair[0] in wanted]
+    if not kept:
+        return Tools()
+    text = msgspec.json.encode([entry for _, entry in kept]).decode()
+    return Tools(text, tuple(name for name, _ in kept))
+
+
 def tool_choice(value: object, tools: Tools) -> ToolChoice:
     """Read the field `tool_choice`; None is `auto`.
 
@@ -74,13 +93,11 @@ def tool_choice(value: object, tools: Tools) -> ToolChoice:
             return ToolChoice("required")
         case {"type": "function", "function": {"name": str(name)}}:
             if name not in tools.names:
-                raise InvalidRequest(
-                    f"tool_choice: {json.dumps(name, ensure_ascii=False)} is not among the tools"
-                )
+                raise InvalidRequest(f"tool_choice: {quoted(name)} is not among the tools")
             return ToolChoice("required", name)
         case _:
-            shown = json.dumps(value, ensure_ascii=False)
-            raise InvalidRequest(f"invalid tool_choice: {shown[:200]} (must be {_CHOICES})")
+            shown = quoted(value)
+            raise InvalidRequest(f"invalid tool_choice: {shown} (must be {_CHOICES})")
 
 
 def tool_call(call: wire.ToolCall) -> ToolCall:

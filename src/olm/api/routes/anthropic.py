@@ -15,6 +15,7 @@ from quart import Quart, Response
 from olm.actors.client import ChatRequest, Olm
 from olm.api import schemas_anthropic as wire
 from olm.api.body import decode
+from olm.api.choices import collect
 from olm.api.dialects.anthropic import (
     count_request,
     estimated_tokens,
@@ -25,12 +26,11 @@ from olm.api.dialects.anthropic_events import PING, MessageForm, count_json, err
 from olm.api.gate import Call
 from olm.api.heartbeat import open_beating
 from olm.api.routes.endpoint import add, json_reply
-from olm.api.streaming import Framing, StreamResponse
-from olm.chat.types import TurnEvent
+from olm.api.streaming import StreamResponse, sse
 
 __all__ = ["register"]
 
-EVENTS: Final = Framing(b"text/event-stream", error_event)
+_EVENTS: Final = sse(error_event)
 
 
 def register(app: Quart, olm: Olm) -> None:
@@ -55,15 +55,9 @@ class _Routes:
         )
         turn = self.olm.models.chat(wanted)
         if request.stream:
-            call.headers.append((b"cache-control", b"no-cache"))
             work = partial(open_beating, turn, start=form.start, write=form.event, beat=PING)
-            return StreamResponse(call, work, EVENTS)
-        async with turn as running:
-            events: list[TurnEvent] = []
-            async for event in running:
-                events.append(event)
-                events.extend(running.drain())
-        return json_reply(form.whole(events))
+            return StreamResponse(call, work, _EVENTS)
+        return json_reply(form.whole((await collect([turn]))[0]))
 
     async def count_tokens(self, call: Call) -> Response:
         _tell_id(call)

@@ -20,8 +20,7 @@ from olm.api.dialects.ollama import (
 from olm.api.dialects.ollama_events import ChatForm, GenerateForm
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
-from olm.api.streaming import StreamResponse, turn_lines
-from olm.chat.types import TurnEvent
+from olm.api.streaming import StreamResponse, turn_lines, whole_turn
 
 __all__ = ["register"]
 
@@ -80,9 +79,6 @@ async def _answer(
     if stream:
         return StreamResponse(call, partial(turn_lines, turn, form, call))
     async with turn as running:
-        events: list[TurnEvent] = []
-        async for event in running:
-            events.append(event)
-            events.extend(running.drain())
+        events = await whole_turn(running)
         body = form.whole(events, load_ns=running.load_ns, total_ns=call.elapsed_ns)
     return json_reply(body)

@@ -32,7 +32,7 @@ from olm.api.encoding import to_json
 from olm.api.errors import error_body
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
-from olm.api.streaming import Framing, StreamResponse
+from olm.api.streaming import StreamResponse, sse
 from olm.errors import OlmError
 from olm.store.names import ModelName
 
@@ -52,7 +52,7 @@ def _error_frame(error: OlmError, request_id: str) -> bytes:
     return b"data: " + error_body(error, "openai", request_id) + b"\n\n"
 
 
-_SSE: Final = Framing(b"text/event-stream", _error_frame, b"data: [DONE]\n\n")
+_SSE: Final = sse(_error_frame, b"data: [DONE]\n\n")
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ from olm.api.gate import Call
 from olm.api.heartbeat import open_beating
 from olm.api.response_store import Exchange, ResponseStore, Stored
 from olm.api.routes.endpoint import add, json_reply
-from olm.api.streaming import Framing, StreamResponse
+from olm.api.streaming import StreamResponse, sse
 from olm.errors import InvalidRequest, NotFound
 
 __all__ = ["register"]
@@ -65,9 +65,8 @@ class _Routes:
         turn = self.olm.models.chat(asked.wanted.chat)
         if not asked.request.stream:
             return json_reply(form.whole((await collect([turn]))[0]))
-        call.headers.append((b"cache-control", b"no-cache"))
         work = partial(open_beating, turn, start=form.start, write=form.line, beat=_BEAT)
-        return StreamResponse(call, work, Framing(b"text/event-stream", form.failed))
+        return StreamResponse(call, work, sse(form.failed))
 
     async def input_tokens(self, call: Call) -> Response:
         asked = self._read(call)
