@@ -1,4 +1,4 @@
-"""One client connection: hypercorn's HTTP/1.1 protocol with the traps of its trio server removed.
+"""One client connection: hypercorn's trio server with its traps removed. The protocol spoken on it is in `http1`.
 
 Differences from `hypercorn.trio.tcp_server.TCPServer` 0.18: HTTP/2 is not spoken (no upgrade, no prior knowledge; Ollama
 does not either); a request head must be complete within a bound; a failure inside one connection ends that connection
@@ -18,15 +18,15 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from olm.api.auth import peer_name
+from olm.api.http1 import Http1, IdleTimer
 from olm.api.limits import Crowd
 from olm.api.tls import Certificates, NotTls, handshake
 from olm.log import get_logger
@@ -61,42 +61,6 @@ def _refusal(status: bytes, body: bytes) -> bytes:
     )
 
 
-class _H11(h11.Connection):
-    """h11, but for what follows a last request: an error there would cost the answer that is being written.
-
-    Old clients send a line end too much, and clients that pipeline may not know that the server will close.
-    """
-
-    def receive_data(self, data: bytes) -> None:
-        """Take what has arrived; nobody will read more of this client, so it must not pile up."""
-        if not (data and self.their_state is h11.MUST_CLOSE):
-            super().receive_data(data)
-
-    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
-        """The next event, as h11 has it."""
-        if self.their_state is h11.MUST_CLOSE and self.trailing_data[0]:
-            return h11.NEED_DATA
-        return super().next_event()
-
-
-class _Http1(H11Protocol):
-    def open(self) -> None:
-        """Use our reader in the place of hypercorn's."""
-        self.connection = _H11(
-            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
-        )
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Ignore offers of HTTP/2."""
-
-    def is_in_head(self) -> bool:
-        """Whether part of a request head has arrived and the rest has not."""
-        connection = self.connection
-        if not isinstance(connection, h11.Connection):
-            return False
-        return connection.their_state is h11.IDLE and bool(connection.trailing_data[0])
-
-
 class Connections:
     """The open connections of one server.
 
@@ -116,6 +80,9 @@ class Connections:
         self.app = app
         self.config = config
         self.context = WorkerContext(None)
+        ending = self.context.terminated
+        assert isinstance(ending, EventWrapper), "it is a trio context"
+        self.ending = ending
         self._crowd = crowd
         self._certificates = certificates
         self._open: set[Connection] = set()
@@ -213,6 +180,7 @@ class Connection(TCPServer):
         self._stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = stream
         self._socket = stream.socket
         self._tls = tls
+        self._idle = IdleTimer(connections.config.keep_alive_timeout, connections.ending)
 
     def close_now(self) -> None:
         """Close the socket; tasks that wait on it get ClosedResourceError."""
@@ -232,7 +200,7 @@ class Connection(TCPServer):
             server = parse_socket_addr(socket.family, socket.getsockname())
             async with TaskGroup() as task_group:
                 self._task_group = task_group
-                self._http = _Http1(
+                self._http = Http1(
                     self.app,
                     self.config,
                     self.context,
@@ -245,14 +213,19 @@ class Connection(TCPServer):
                 )
                 self._http.open()
                 self.protocol = self._http  # type: ignore[assignment]  # the part of its wrapper we need
-                await self.idle_task.restart(task_group, self._idle_timeout)
+                self._idle.start()
+                task_group.spawn(self._close_when_idle)
                 await self._read_data()
-                # hypercorn lets this timer run out, which keeps a connection's memory for as long
-                await self.idle_task.stop()
+                self._idle.end()
         except OSError:
             pass  # the client was gone before we asked who it is
         finally:
             await self._close()
+
+    async def _close_when_idle(self) -> None:
+        if await self._idle.expired():
+            with trio.CancelScope(shield=True):
+                await self._initiate_server_close()
 
     async def _begin_tls(self, context: ssl.SSLContext) -> bool:
         """Say whether the client got through the handshake; if not, the connection is closed."""
@@ -306,6 +279,12 @@ class Connection(TCPServer):
         The end of an exchange is told to Quart's receiver, which cancels the task that is just telling us: unshielded,
         the socket would stay open, or the idle timer would not start. Neither waits for anything.
         """
+        if isinstance(event, Updated):
+            if event.idle:
+                self._idle.start()
+            else:
+                self._idle.stop()
+            return
         if not isinstance(event, RawData) or self.send_lock.locked():
             with trio.CancelScope(shield=True):
                 await super().protocol_send(event)
