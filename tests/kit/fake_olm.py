@@ -409,7 +409,7 @@ class FakeJobs:
         self.requests: list[CreateRequest] = []
         self.exports: list[ExportRequest] = []
         self.imports: list[ImportRequest] = []
-        self.archive: list[bytes] = [b"an ", b"archive"]
+        self.archive: list[bytes | Exception] = [b"an ", b"archive"]
         self.received = b""
 
     @asynccontextmanager
@@ -437,12 +437,15 @@ class FakeJobs:
     @asynccontextmanager
     async def export_stream(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[bytes]]:
         self.exports.append(request)
-        send, receive = trio.open_memory_channel[bytes](len(self.archive))
-        with send:
-            for piece in self.archive:
-                send.send_nowait(piece)
-        with receive:
-            yield receive
+        await trio.lowlevel.checkpoint()
+        yield self._archive()
+
+    async def _archive(self) -> AsyncIterator[bytes]:
+        for piece in self.archive:
+            await trio.lowlevel.checkpoint()
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
 
     @asynccontextmanager
     async def import_(self, request: ImportRequest) -> AsyncIterator[AsyncIterator[Progress]]:

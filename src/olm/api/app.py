@@ -31,6 +31,7 @@ from olm.api.metrics import Metrics
 from olm.api.metrics_models import MeteredModels
 from olm.api.routes import (
     anthropic,
+    archive,
     audio,
     create,
     embed,
@@ -117,6 +118,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         generate,
         embed,
         create,
+        archive,
         openai,
         openai_embeddings,
         responses,

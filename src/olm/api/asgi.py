@@ -25,6 +25,7 @@ from hypercorn.typing import (
 )
 
 from olm.actors.client import Olm
+from olm.api.archives import is_archive, receive_archive
 from olm.api.auth import Authorizer, peer_name
 from olm.api.blobs import BLOB_PREFIX, upload
 from olm.api.body import MAX_BODY_BYTES, ClientGone, read_body
@@ -124,6 +125,10 @@ class Api:
                 await answer(receive, send, refused, [], body_pending=body_pending)
                 return
             if await self._answer_directly(call, receive, send, body_pending=body_pending):
+                return
+            if is_archive(call, headers):
+                query = scope["query_string"]
+                await receive_archive(self._olm.jobs, call, query, receive, send)
                 return
             call.body = await read_body(receive, headers, call.buffer)
             body_pending = False

@@ -16,7 +16,17 @@ from olm.api.errors import Forbidden, Unauthorized
 from olm.api.keys import Key, Keyring, Scope
 from olm.config import Settings
 
-__all__ = ["Authorizer", "Client", "Need", "Rules", "check", "peer_name", "scope_of"]
+__all__ = [
+    "PROXY_FIELDS",
+    "Authorizer",
+    "Client",
+    "Need",
+    "Rules",
+    "check",
+    "is_this_machine",
+    "peer_name",
+    "scope_of",
+]
 
 Need = Literal["public", "read", "infer", "manage", "metrics"]
 """What a route asks of a key. `read` is what both who infers and who manages must know: which models there are."""
@@ -94,7 +104,7 @@ _PREFIXES: Final[tuple[tuple[str, Need], ...]] = (
     ("/v1/responses/", "infer"),
 )
 _READING: Final = frozenset({"GET", "HEAD", "POST"})
-_PROXY_FIELDS: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+PROXY_FIELDS: Final = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
 """What reverse proxies add: the client is then not who holds the connection."""
 
 
@@ -238,7 +248,7 @@ class Authorizer:
         key = next((key for secret in secrets if (key := self.keyring.find(secret))), None)
         is_local = (
             is_this_machine(peer)
-            and not any(name in headers for name in _PROXY_FIELDS)
+            and not any(name in headers for name in PROXY_FIELDS)
             and (peer == LOCAL or self._names_us(host))
         )
         client = Client(is_local=is_local, presented=bool(secrets), key=key)

@@ -18,6 +18,7 @@ from olm.api import schemas_openai as openai
 from olm.api import schemas_operations as operations
 from olm.api import schemas_responses as responses
 from olm.api import schemas_text as text
+from olm.api.routes.archive import ExportBody, ImportBody
 from olm.api.routes.queue import QueueResponse
 
 __all__ = ["ROUTES", "Described", "Streamed"]
@@ -170,6 +171,26 @@ _CREATE: Final = Described(
     line=ollama.ProgressResponse,
     example={"model": "pirate", "from": "tiny", "system": "You are a pirate."},
 )
+_EXPORT: Final = Described(
+    _OLLAMA,
+    "Write models to an archive on this machine; without a path the answer is the archive",
+    ExportBody,
+    ollama.ProgressResponse,
+    required=("models",),
+    streamed="ndjson",
+    line=ollama.ProgressResponse,
+    example={"models": ["tiny"], "path": "/tmp/tiny.tar"},
+)
+_IMPORT: Final = Described(
+    _OLLAMA,
+    "Read models from an archive on this machine, or from the body when it is application/x-tar",
+    ImportBody,
+    ollama.ProgressResponse,
+    required=("path",),
+    streamed="ndjson",
+    line=ollama.ProgressResponse,
+    example={"path": "/tmp/tiny.tar"},
+)
 _SHOW: Final = Described(
     _OLLAMA,
     "Everything about a model",
@@ -305,6 +326,8 @@ ROUTES: Final[Mapping[str, Described]] = {
     "GET /api/ps": Described(_OLLAMA, "Loaded models", response=ollama.ProcessResponse),
     "POST /api/show": _SHOW,
     "POST /api/create": _CREATE,
+    "POST /api/export": _EXPORT,
+    "POST /api/import": _IMPORT,
     "POST /api/copy": _COPY,
     "DELETE /api/delete": _DELETE,
     "HEAD /api/blobs/{digest}": Described(_OLLAMA, "Whether a file is in the store"),

@@ -166,9 +166,28 @@ class Client:
             for _piece in pieces:
                 pass
 
+    def download(self, path: str, body: Json) -> Generator[bytes, None, None]:
+        """POST a request and yield the pieces of an answer that is no JSON.
+
+        Raises:
+            OlmError: an error status, or the answer was cut off.
+        """
+        with self._exchange("POST", path, body) as (_, pieces):
+            yield from pieces
+
+    def send_pieces(self, path: str, content_type: str, pieces: Iterator[bytes]) -> None:
+        """POST a body whose length is not known before its end.
+
+        Raises:
+            OlmError: the server refused it.
+        """
+        with self._exchange("POST", path, _Pieces(content_type, pieces)) as (_, answer):
+            for _piece in answer:
+                pass
+
     @contextmanager
     def _exchange(
-        self, method: str, path: str, body: Json | _Upload | None
+        self, method: str, path: str, body: Json | _Upload | _Pieces | None
     ) -> Iterator[tuple[ResponseHead, Iterator[bytes]]]:
         try:
             with self._connect() as sock, sock.makefile("rb") as file:
@@ -208,7 +227,7 @@ class Client:
         return sock
 
     def _send(
-        self, sock: socket.socket, method: str, path: str, body: Json | _Upload | None
+        self, sock: socket.socket, method: str, path: str, body: Json | _Upload | _Pieces | None
     ) -> None:
         host = self.endpoint.host
         if self.endpoint.unix_path:
@@ -228,6 +247,11 @@ class Client:
                 "Content-Type": "application/octet-stream",
                 "Content-Length": str(body.size_bytes),
             }
+            sock.sendall(request_head(method, path, headers))
+            body.send(sock)
+            return
+        if isinstance(body, _Pieces):
+            headers |= {"Content-Type": body.content_type, "Transfer-Encoding": "chunked"}
             sock.sendall(request_head(method, path, headers))
             body.send(sock)
             return
@@ -283,6 +307,20 @@ class _Upload(NamedTuple):
                 return  # the server has said no before the end; its answer is still to be read
             sent += len(piece)
             self.on_sent(sent)
+
+
+class _Pieces(NamedTuple):
+    content_type: str
+    pieces: Iterator[bytes]
+
+    def send(self, sock: socket.socket) -> None:
+        """Send them as chunks; a server that answers early with an error ends the sending."""
+        try:
+            for piece in self.pieces:
+                sock.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+            sock.sendall(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
 
 def _decode(raw: bytes, head: ResponseHead) -> Json:

@@ -17,6 +17,8 @@ _COMMANDS: Final = {  # name: (module, one line for `olm --help`), in the order 
     "stop": ("models", "Stop a running model"),
     "pull": ("transfer", "Pull a model from a registry"),
     "push": ("transfer", "Push a model to a registry"),
+    "export": ("archive", "Write models to an archive"),
+    "import": ("archive", "Read models from an archive"),
     "list": ("models", "List models"),
     "ps": ("models", "List running models"),
     "cp": ("models", "Copy a model"),
