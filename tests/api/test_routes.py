@@ -103,7 +103,6 @@ async def test_status_says_there_is_no_cloud(client: MemoryClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [
-        ("POST", "/api/pull", 501, '{"error":"pulling models: not supported yet"}'),
         ("POST", "/api/push", 501, '{"error":"pushing models: not supported yet"}'),
         (
             "POST",

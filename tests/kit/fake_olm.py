@@ -27,6 +27,7 @@ from olm.actors.client import (
     ModelSummary,
     Olm,
     Progress,
+    PullRequest,
     QueueRow,
     RenderedPrompt,
     RerankRequest,
@@ -407,6 +408,7 @@ class FakeJobs:
             Progress("success"),
         ]
         self.requests: list[CreateRequest] = []
+        self.pulled: list[PullRequest] = []
         self.exports: list[ExportRequest] = []
         self.imports: list[ImportRequest] = []
         self.archive: list[bytes | Exception] = [b"an ", b"archive"]
@@ -427,6 +429,11 @@ class FakeJobs:
         with receive:
             yield _Steps(receive)
         self.store.add(request.model)
+
+    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Go through the same script."""
+        self.pulled.append(request)
+        return self.create(CreateRequest(model=request.model))
 
     @asynccontextmanager
     async def export(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[Progress]]:

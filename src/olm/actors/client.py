@@ -36,6 +36,7 @@ __all__ = [
     "ModelsClient",
     "Olm",
     "Progress",
+    "PullRequest",
     "QueueRow",
     "RenderedPrompt",
     "RerankRequest",
@@ -229,6 +230,14 @@ class ImportRequest:
     source: ArchiveBytes | None = None
 
 
+@attrs.frozen
+class PullRequest:
+    """A model to be fetched from its registry; `insecure` goes there without TLS."""
+
+    model: str
+    insecure: bool = False
+
+
 class JobsClient(Protocol):
     """Work that outlasts a moment and reports progress."""
 
@@ -236,6 +245,9 @@ class JobsClient(Protocol):
         self, request: CreateRequest
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Make a model. Bad requests raise on entering or as the iteration's error; leaving early cancels the job."""
+
+    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Fetch a model. Errors and leaving as with `create`; what was downloaded is kept for another try."""
 
     def export(
         self, request: ExportRequest

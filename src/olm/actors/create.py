@@ -17,7 +17,8 @@ import attrs
 import trio
 
 from olm.actors.archive import open_export, open_export_stream, open_import
-from olm.actors.client import CreateRequest, ExportRequest, ImportRequest, Progress
+from olm.actors.client import CreateRequest, ExportRequest, ImportRequest, Progress, PullRequest
+from olm.actors.pull import Pulls
 from olm.actors.runtime import (
     Actor,
     ChildSpec,
@@ -251,6 +252,12 @@ class Jobs:
     supervisor: Supervisor
     store: Store
     n_export_workers: int = 4
+    pulls: Pulls = attrs.field(
+        # The key is in olm's home, where the store is by default.
+        default=attrs.Factory(
+            lambda self: Pulls(self.supervisor, self.store, self.store.root.parent), takes_self=True
+        )
+    )
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
     _limiter: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
@@ -299,3 +306,7 @@ class Jobs:
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Read an archive into the store; see `JobsClient.import_`."""
         return open_import(self.supervisor, f"import-{next(self._numbers)}", self.store, request)
+
+    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Fetch a model from its registry; see `JobsClient.pull`."""
+        return self.pulls.pull(request)

@@ -31,6 +31,7 @@ from olm.actors.client import Olm, StoredModel
 from olm.actors.create import Jobs
 from olm.actors.models import Models
 from olm.actors.placement import Policy, spin_count
+from olm.actors.pull import Pulls
 from olm.actors.queue import QueueBounds
 from olm.actors.runner import Runner, RunnerConfig
 from olm.actors.runtime import (
@@ -155,7 +156,8 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     await root.start_child(_models_spec(config))
     address = root.address("models/scheduler")
     models = Models(address, store)
-    olm = Olm(store=store, models=models, jobs=Jobs(work, store, settings.export_workers))
+    jobs = Jobs(work, store, settings.export_workers, Pulls(work, store, settings.home))
+    olm = Olm(store=store, models=models, jobs=jobs)
     pings["scheduler"] = partial(address.ask, scheduler.Ping())
     pings["store"] = partial(store.has_blob, "sha256:" + "0" * 64)
     if listeners is None:

@@ -47,6 +47,7 @@ from olm.api.routes import (
     responses,
     system,
     text,
+    transfer,
 )
 from olm.api.streaming import StreamResponse
 from olm.config import Settings
@@ -126,6 +127,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         audio,
         anthropic,
         text,
+        transfer,
     ):
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)

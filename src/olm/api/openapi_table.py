@@ -171,6 +171,16 @@ _CREATE: Final = Described(
     line=ollama.ProgressResponse,
     example={"model": "pirate", "from": "tiny", "system": "You are a pirate."},
 )
+_PULL: Final = Described(
+    _OLLAMA,
+    "Fetch a model from its registry",
+    ollama.PullRequest,
+    ollama.ProgressResponse,
+    required=("model",),
+    streamed="ndjson",
+    line=ollama.ProgressResponse,
+    example={"model": "registry.example/library/tiny:latest"},
+)
 _EXPORT: Final = Described(
     _OLLAMA,
     "Write models to an archive on this machine; without a path the answer is the archive",
@@ -326,6 +336,7 @@ ROUTES: Final[Mapping[str, Described]] = {
     "GET /api/ps": Described(_OLLAMA, "Loaded models", response=ollama.ProcessResponse),
     "POST /api/show": _SHOW,
     "POST /api/create": _CREATE,
+    "POST /api/pull": _PULL,
     "POST /api/export": _EXPORT,
     "POST /api/import": _IMPORT,
     "POST /api/copy": _COPY,

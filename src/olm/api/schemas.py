@@ -29,6 +29,7 @@ __all__ = [
     "ProcessModel",
     "ProcessResponse",
     "ProgressResponse",
+    "PullRequest",
     "ResponseMessage",
     "ShowRequest",
     "ShowResponse",
@@ -215,6 +216,15 @@ class CreateRequest(_Request, frozen=True, kw_only=True):
     info: dict[str, object] | None = None
     name: str | None = None
     quantization: str | None = None
+
+
+class PullRequest(_Request, frozen=True, kw_only=True):
+    """`username` and `password` of older clients are let pass, as in Ollama."""
+
+    model: str | None = None
+    name: str | None = None
+    insecure: bool | None = None
+    stream: bool | None = None
 
 
 class _Response(msgspec.Struct, frozen=True, omit_defaults=True):

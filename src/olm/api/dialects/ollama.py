@@ -27,6 +27,7 @@ __all__ = [
     "embed_request",
     "embedding_request",
     "generate_request",
+    "pull_request",
 ]
 
 
@@ -212,6 +213,11 @@ def _inputs(value: object) -> Sequence[str]:
             return tuple(value)
         case _:
             raise InvalidRequest("invalid input type")
+
+
+def pull_request(request: wire.PullRequest) -> client.PullRequest:
+    """Translate `/api/pull`; the deprecated `name` stands in for `model`."""
+    return client.PullRequest(request.model or request.name or "", bool(request.insecure))
 
 
 def _licenses(value: object) -> Sequence[str]:

@@ -20,10 +20,7 @@ __all__ = ["CONSTANTS", "OLLAMA_VERSION", "register"]
 OLLAMA_VERSION: Final = "0.33.0"
 """The Ollama whose behaviour this is. Clients compare it: VS Code refuses less than 0.6.4."""
 
-_NOT_YET: Final = (
-    ("POST", "/api/pull", "pulling models"),
-    ("POST", "/api/push", "pushing models"),
-)
+_NOT_YET: Final = (("POST", "/api/push", "pushing models"),)
 _CLOUD: Final = (
     ("POST", "/api/me", "account lookup is unavailable"),
     ("POST", "/api/signout", "sign out is unavailable"),

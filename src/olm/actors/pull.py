@@ -1,0 +1,231 @@
+"""Pull jobs: one temporary actor for each request, which reads a manifest, has what is missing downloaded, and publishes.
+
+Nothing is visible before the manifest is written, and that is last. Downloads belong to nobody: whoever wants a digest
+shares the one that runs, and the last to leave ends it, its bytes kept for the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from olm.actors.client import Progress, PullRequest
+from olm.actors.download import Download, DownloadConfig, Follow, Pace
+from olm.actors.runtime import (
+    Actor,
+    Address,
+    ChildSpec,
+    StreamMessage,
+    StreamSink,
+    Supervisor,
+    streams,
+)
+from olm.actors.store import Hold, Publish, Release, Store
+from olm.errors import CorruptStore, OlmError, first_error
+from olm.log import get_logger
+from olm.registry.client import base_url, open_registry
+from olm.registry.errors import RegistryError
+from olm.store.manifests import Layer, Manifest, decode_manifest
+from olm.store.names import Digest, ModelName
+from olm.store.partials import check_room, partial_bytes
+
+__all__ = ["PullJob", "Pulls"]
+
+_STOP_S = 20.0  # the record of a large download is synced to disk before it ends
+_MAX_LAYERS = 4  # at once, of one job
+_MAX_CONNECTIONS = 16  # of all downloads together, as in Ollama for each
+_MAX_THREADS = 8  # they write and hash
+_log = get_logger("pull")
+
+
+class _Run(StreamMessage[Progress], frozen=True):
+    """Do the work; progress until the model is there. Closing the stream cancels it."""
+
+
+class PullJob(Actor):
+    """One pull, from the name to the manifest. Temporary."""
+
+    __slots__ = ("_base", "_model", "_pulls")
+
+    def __init__(self, model: ModelName, base: str, pulls: Pulls) -> None:
+        self._model = model
+        self._base = base
+        self._pulls = pulls
+
+    async def stop(self) -> None:
+        """Let the blobs go. Those of no model stay until a later start finds them unused."""
+        await self._pulls.store.actor.ask(Release(self.name), wait_for_restart=True)
+
+    @streams(_Run)
+    async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
+        """Run the job. Raises RegistryError, DigestMismatch, DiskFull, StoreError."""
+        store = self._pulls.store
+        await out.send(Progress("pulling manifest"))
+        data, manifest = await self._manifest()
+        # As Ollama counts them: the layers in order, then the config. A blob may be there twice.
+        layers = {layer.blob: layer for layer in (*manifest.layers, manifest.config)}
+        await store.actor.ask(Hold(self.name, tuple(map(str, layers))))
+        missing = await trio.to_thread.run_sync(self._missing, layers, limiter=self._pulls.threads)
+        for digest, layer in layers.items():
+            if digest not in missing:
+                await out.send(_pulling(layer, layer.size))
+        await self._fetch(missing, out)
+        await out.send(Progress("verifying sha256 digest"))
+        await out.send(Progress("writing manifest"))
+        await store.actor.ask(Publish(str(self._model), data))
+        _log.info("pulled %s", self._model.shortest)
+        await out.send(Progress("success"))
+
+    async def _manifest(self) -> tuple[bytes, Manifest]:
+        try:
+            async with open_registry(self._base, self._pulls.home) as registry:
+                data = await registry.manifest(self._model.tag)
+            return data, decode_manifest(data)
+        except CorruptStore as exc:
+            raise RegistryError(
+                "pull model manifest: the registry's answer is no manifest of a model"
+            ) from exc
+        except RegistryError as exc:
+            raise RegistryError(f"pull model manifest: {exc}") from exc
+
+    def _missing(self, layers: dict[Digest, Layer]) -> dict[Digest, Layer]:
+        """The layers that the store does not have. Blocking. Raises DiskFull when there is no room for them."""
+        blobs = self._pulls.store.blobs
+        missing = {
+            digest: layer for digest, layer in layers.items() if blobs.size(digest) != layer.size
+        }
+        needed = sum(
+            layer.size - partial_bytes(blobs.folder, digest, layer.size)
+            for digest, layer in missing.items()
+        )
+        check_room(blobs.folder, needed)
+        return missing
+
+    async def _fetch(self, missing: dict[Digest, Layer], out: StreamSink[Progress]) -> None:
+        """Download several layers at a time; the first failure ends all."""
+        places = trio.CapacityLimiter(_MAX_LAYERS)
+        try:
+            async with trio.open_nursery() as nursery:
+                for layer in missing.values():
+                    await places.acquire_on_behalf_of(layer)
+                    nursery.start_soon(self._fetch_one, layer, out, places)
+        except ExceptionGroup as group:
+            error = first_error(group)
+            if error is None or group.split(OlmError)[1] is not None:
+                raise
+            raise type(error)(error.message, **error.details) from group
+
+    async def _fetch_one(
+        self, layer: Layer, out: StreamSink[Progress], places: trio.CapacityLimiter
+    ) -> None:
+        try:
+            await out.send(_pulling(layer, 0))
+            async with (
+                self._pulls.shared(layer.blob, layer.size, self._base) as download,
+                download.stream(Follow()) as progress,
+            ):
+                async for n_bytes in progress:
+                    await out.send(_pulling(layer, n_bytes))
+        finally:
+            places.release_on_behalf_of(layer)
+
+
+def _pulling(layer: Layer, n_bytes: int) -> Progress:
+    return Progress(f"pulling {layer.blob.hex[:12]}", layer.digest, layer.size, n_bytes)
+
+
+@attrs.define
+class _Seat:
+    """A digest's place in the table: who downloads it, and how many want it."""
+
+    n_users: int = 0
+    address: Address | None = None
+    lock: trio.Lock = attrs.field(factory=trio.Lock)
+
+
+@attrs.frozen
+class Pulls:
+    """Starts pull jobs and the downloads that they share, under a one_for_one supervisor made for them."""
+
+    supervisor: Supervisor
+    store: Store
+    home: Path
+    pace: Pace = attrs.field(factory=Pace)
+    threads: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
+    )
+    _connections: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, _MAX_CONNECTIONS), init=False
+    )
+    _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
+    _seats: dict[Digest, _Seat] = attrs.field(factory=dict, init=False)
+
+    @asynccontextmanager
+    async def pull(self, request: PullRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        """Pull a model; see `JobsClient.pull`. On leaving, the job has ended and holds nothing any more."""
+        model = ModelName.parse(request.model)
+        base = base_url(model, insecure=request.insecure)
+        name = f"pull-{next(self._numbers)}"
+        address = await self.supervisor.start_child(
+            ChildSpec(
+                name,
+                partial(PullJob, model, base, self),
+                restart="temporary",
+                stop_within_s=_STOP_S,
+            )
+        )
+        try:
+            async with address.stream(_Run()) as progress:
+                yield progress
+        finally:
+            with trio.move_on_after(2 * _STOP_S, shield=True):
+                await self.supervisor.stop_child(name, "the pull request has ended")
+
+    @asynccontextmanager
+    async def shared(self, digest: Digest, size_bytes: int, base: str) -> AsyncIterator[Address]:
+        """Give the download of a digest, starting it if nobody has; the last to leave ends it.
+
+        Two registries may have the same blob: the download goes on from the one it began with.
+        """
+        seat = self._seats.setdefault(digest, _Seat())
+        seat.n_users += 1
+        name = f"download-{digest.hex}"
+        try:
+            async with seat.lock:  # whoever ends the one before holds it
+                if seat.address is None:
+                    seat.address = await self._start(name, digest, size_bytes, base)
+            yield seat.address
+        finally:
+            seat.n_users -= 1
+            if seat.n_users == 0:
+                with trio.move_on_after(2 * _STOP_S, shield=True):
+                    await self._end(name, digest, seat)
+
+    async def _start(self, name: str, digest: Digest, size_bytes: int, base: str) -> Address:
+        config = DownloadConfig(
+            digest=digest,
+            size_bytes=size_bytes,
+            base=base,
+            home=self.home,
+            blobs=self.store.blobs,
+            pace=self.pace,
+            connections=self._connections,
+            threads=self.threads,
+        )
+        return await self.supervisor.start_child(
+            ChildSpec(name, partial(Download, config), restart="temporary", stop_within_s=_STOP_S)
+        )
+
+    async def _end(self, name: str, digest: Digest, seat: _Seat) -> None:
+        async with seat.lock:
+            if seat.n_users == 0 and seat.address is not None:
+                seat.address = None
+                await self.supervisor.stop_child(name, "nobody waits for this download any more")
+        if seat.n_users == 0 and self._seats.get(digest) is seat:
+            del self._seats[digest]

@@ -1,0 +1,67 @@
+"""The one place where olm makes an HTTP client for going out, and where that client's errors become olm's.
+
+The library is imported when the first client is made. Proxies come from the usual environment variables.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from olm.errors import OlmError
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["ConnectionBroke", "open_client", "outbound_errors"]
+
+_CONNECT_S: Final = 30.0
+_MAX_CONNECTIONS: Final = 64
+
+
+class ConnectionBroke(OlmError):
+    """A server could not be reached, or the connection ended before the answer did."""
+
+
+@asynccontextmanager
+async def open_client(user_agent: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Open a client. It follows no redirects, asks for no compression and bounds no read: callers do.
+
+    Reading the system's certificates takes tens of milliseconds, so that happens in a thread.
+    """
+    client = await trio.to_thread.run_sync(_make, user_agent)
+    try:
+        async with client:
+            yield client
+    finally:
+        with trio.move_on_after(5, shield=True):
+            await client.aclose()
+
+
+def _make(user_agent: str) -> httpx2.AsyncClient:
+    import httpx2
+
+    # It logs a line for each request, with addresses that may hold signatures.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    return httpx2.AsyncClient(
+        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        timeout=httpx2.Timeout(None, connect=_CONNECT_S),
+        limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
+        follow_redirects=False,
+    )
+
+
+@contextmanager
+def outbound_errors(what: str) -> Iterator[None]:
+    """Turn the library's errors into ConnectionBroke that says what was being asked ("GET https://…: …")."""
+    import httpx2
+
+    try:
+        yield
+    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as exc:
+        reason = str(exc) or type(exc).__name__
+        raise ConnectionBroke(f"{what}: {reason}") from exc

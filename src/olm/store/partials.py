@@ -1,0 +1,172 @@
+"""A blob on its way from elsewhere, in any order: `blobs/sha256-<hex>-partial` and the record of what it holds so far.
+
+Hashing follows the bytes that are there from the beginning, so a blob is verified when its last byte arrives; after a
+restart what the record vouches for is hashed again. Blocking; names and records are such that Ollama resumes them, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from olm.errors import CorruptStore, DigestMismatch, DiskFull
+from olm.registry.ranges import Coverage, decode_record
+from olm.store.disk import disk_errors, fsync_dir, read_small, write_durably
+from olm.store.names import Digest
+from olm.units import human_bytes
+
+__all__ = ["PartialBlob", "check_room", "partial_bytes"]
+
+_DOING: Final = "write to the model store"
+_HASH_BYTES: Final = 4 << 20
+"""Read and hashed in one go: some 5 ms, so that a cancelled download ends soon."""
+_RECORD_BYTES: Final = 1 << 20
+
+
+class PartialBlob:
+    """An open partial download of one digest. One at a time for each digest: the caller sees to that.
+
+    `write_at` may run in several threads at once, each with a span of its own; `hash_to` and `save` in one each.
+    """
+
+    def __init__(self, folder: Path, digest: Digest, size_bytes: int) -> None:
+        """Open or create the files. Raises DiskFull, StoreError."""
+        self._folder = folder
+        self._digest = digest
+        self._size = size_bytes
+        self._path = _partial_path(folder, digest)
+        self._hash = hashlib.sha256()
+        self.n_hashed = 0
+        with disk_errors(_DOING):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._path, flags, 0o644)
+            self.held = Coverage(_recorded(self._path, os.fstat(self._fd).st_size, size_bytes))
+            """What the record of an earlier try vouches for."""
+            if not self.held.spans:
+                self._remove_records()  # a stale one must not vouch for the holes of a new file
+            os.ftruncate(self._fd, size_bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def write_at(self, offset: int, data: bytes | bytearray) -> None:
+        """Write bytes at their place. Raises DiskFull, StoreError."""
+        view = memoryview(data)
+        with disk_errors(_DOING):
+            while view:
+                n_written = os.pwrite(self._fd, view, offset)
+                view, offset = view[n_written:], offset + n_written
+
+    def hash_to(self, frontier: int) -> None:
+        """Hash some of the bytes before `frontier` that are not hashed yet. Raises StoreError."""
+        with disk_errors("read from the model store"):
+            data = os.pread(self._fd, min(frontier - self.n_hashed, _HASH_BYTES), self.n_hashed)
+        if not data:
+            raise CorruptStore(f"the partial download of {self._digest} was cut by somebody else")
+        self._hash.update(data)
+        self.n_hashed += len(data)
+
+    def save(self, record: bytes) -> None:
+        """Write the record, after the bytes it speaks of are on disk. Raises DiskFull, StoreError."""
+        with disk_errors(_DOING):
+            os.fdatasync(self._fd)
+            write_durably(_record_path(self._path), record)
+
+    def publish(self) -> None:
+        """Make it a blob, once all of it is hashed.
+
+        Raises:
+            DigestMismatch: the bytes are wrong; they are removed.
+            DiskFull, StoreError: the disk said no; the bytes are kept.
+        """
+        assert self.n_hashed == self._size, "all bytes are there and hashed"
+        actual = Digest(self._hash.hexdigest())
+        if actual != self._digest:
+            self.remove()
+            raise DigestMismatch(
+                f"digest mismatch, file must be downloaded again: want {self._digest}, got {actual}",
+                status=500,
+            )
+        with disk_errors(_DOING):
+            os.fsync(self._fd)
+            os.replace(self._path, self._folder / self._digest.file_name)
+            fsync_dir(self._folder)
+        self._remove_records()
+
+    def remove(self) -> None:
+        """Remove what was downloaded."""
+        with suppress(OSError):
+            self._path.unlink()
+        self._remove_records()
+
+    def _remove_records(self) -> None:
+        for path in _record_paths(self._path):
+            with suppress(
+                OSError
+            ):  # without the partial they mean nothing, and a later start sweeps them
+                path.unlink()
+
+    def close(self) -> None:
+        """Close the file; what is there stays for the next try."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def partial_bytes(folder: Path, digest: Digest, size_bytes: int) -> int:
+    """How many bytes of a blob an earlier try has left."""
+    path = _partial_path(folder, digest)
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    if not stat.S_ISREG(status.st_mode):
+        return 0
+    return Coverage(_recorded(path, status.st_size, size_bytes)).n_bytes
+
+
+def check_room(folder: Path, needed_bytes: int) -> None:
+    """Refuse what cannot fit. Raises DiskFull, which says how much is needed; StoreError."""
+    with disk_errors("look at the model store"):
+        status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if needed_bytes > free:
+        raise DiskFull(
+            f"no space left on device: {human_bytes(needed_bytes)} needed, {human_bytes(free)} free"
+        )
+
+
+def _partial_path(folder: Path, digest: Digest) -> Path:
+    return folder / f"{digest.file_name}-partial"
+
+
+def _record_path(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}-0")
+
+
+def _record_paths(partial: Path) -> list[Path]:
+    name = re.compile(re.escape(partial.name) + r"-\d+")
+    return [path for path in partial.parent.glob(f"{partial.name}-*") if name.fullmatch(path.name)]
+
+
+def _recorded(partial: Path, file_bytes: int, size_bytes: int) -> list[tuple[int, int]]:
+    """The spans that all records together vouch for, as far as the file reaches."""
+    spans: list[tuple[int, int]] = []
+    for path in _record_paths(partial):
+        with suppress(OSError, CorruptStore):
+            spans += decode_record(read_small(path, _RECORD_BYTES), size_bytes)
+    return [(start, min(end, file_bytes)) for start, end in spans]
