@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import weakref
 
 import msgspec
 import pytest
+from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from olm.api import body as body_module
 from olm.api import schemas as wire
-from olm.api.body import decode
+from olm.api.body import MAX_BODY_BYTES, decode, read_body
+from olm.api.errors import BodyTooLarge
+from olm.api.gate import Buffer, Gate
 from olm.api.gojson import decode_slowly
 from olm.errors import InvalidRequest
 
@@ -197,3 +202,26 @@ def test_both_ways_of_decoding_agree(value: dict[str, object]) -> None:
 def test_no_bytes_make_it_fail_otherwise(body: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         decode(body, wire.ChatRequest)
+
+
+async def test_a_body_that_is_too_large_is_freed_with_its_error() -> None:
+    """A cycle through the traceback would keep tens of megabytes until the collector runs, which may be hours."""
+    piece = bytes(MAX_BODY_BYTES // 4 + 1)
+
+    async def receive() -> ASGIReceiveEvent:
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    gc.disable()
+    try:
+        kept = await _refused(receive)
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+async def _refused(receive: ASGIReceiveCallable) -> weakref.ref[BodyTooLarge]:
+    try:
+        await read_body(receive, {}, Buffer(Gate()))
+    except BodyTooLarge as exc:
+        return weakref.ref(exc)
+    raise AssertionError("it was taken")

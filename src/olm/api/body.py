@@ -56,9 +56,8 @@ async def read_body(
     Raises:
         BodyTooLarge, SlowBody, Busy: to be answered. ClientGone: nobody is left to answer.
     """
-    limit = BodyTooLarge(f"request body too large: olm takes up to {MAX_BODY_BYTES >> 20} MiB")
     if (declared_length(headers) or 0) > MAX_BODY_BYTES:
-        raise limit
+        raise _too_large()
     started_s = trio.current_time()
     first = b""
     body = (
@@ -79,7 +78,7 @@ async def read_body(
         if chunk:
             n_bytes += len(chunk)
             if n_bytes > MAX_BODY_BYTES:
-                raise limit
+                raise _too_large()
             buffer.grow(len(chunk))
             if n_bytes == len(chunk):
                 first = chunk
@@ -87,6 +86,11 @@ async def read_body(
                 body += chunk
         if not message.get("more_body", False):
             return first + body if body else first
+
+
+def _too_large() -> BodyTooLarge:
+    # Made where it is raised: in a variable of the reader's it would be a cycle, which keeps the body until the collector runs.
+    return BodyTooLarge(f"request body too large: olm takes up to {MAX_BODY_BYTES >> 20} MiB")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
