@@ -213,6 +213,19 @@ def test_a_format_and_tools_are_either(
     assert not takes(grammar, "text")
 
 
+def test_a_form_beside_calls_of_a_template_is_never_left_out(takes: Taker) -> None:
+    blank = 'root ::= ("<call>" [0-9]+ "</call>")? [\\n]*'
+    calls = ToolGrammar(blank, ("<call>",), beside_form=GBNF.gbnf)
+
+    either = answer_grammar(Constraint("json_schema", SCHEMA), calls=calls, tools=TOOLS)
+
+    assert takes(either, "<call>1</call>")
+    assert takes(either, '{"b": 1, "a": 2}')
+    assert not takes(either, "")
+    assert not takes(either, "\n")
+    assert takes(answer_grammar(None, calls=calls, tools=TOOLS), "<call>1</call>")
+
+
 def test_calls_that_look_like_the_format_are_told_apart(takes: Taker) -> None:
     bare = CallSyntax(('{"name"',), _bare_lark)
 

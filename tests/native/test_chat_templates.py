@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import msgspec
 import pytest
-from jinja_kit import CONVERSATIONS, NO_TEMPLATES, TEMPLATES, source
+from jinja_kit import CONVERSATIONS, NO_TEMPLATES, TEMPLATES, TOOLS_JSON, source
+from llguidance import LLMatcher, LLTokenizer
 
+from olm.chat.constraints import answer_grammar
+from olm.chat.tools import read_tools
+from olm.chat.types import Constraint
 from olm.native.chat import ChatTemplate
 from olm.native.handles import Model
 from olm.native.lib import ChatTemplateFailed
@@ -59,6 +64,29 @@ def test_a_template_renders_the_standard_conversation_as_the_library_does(
         assert not applied.is_plain, f"{form}: our own rendering is not the library's"
         if form in KEPT:
             assert applied == chat.apply(prompt, fresh=True), f"{form}: what was kept does not fit"
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if "command-r-plus" not in name])
+@pytest.mark.slow
+def test_beside_a_form_calls_are_calls_and_never_nothing(tiny: Model, name: str) -> None:
+    form = Constraint("json_schema", '{"enum":["yes"]}')
+    prompt = msgspec.structs.replace(CONVERSATIONS["tools"], has_form=True)
+    with ChatTemplate(tiny, source(name)) as chat:
+        calls = chat.render(prompt, new_id=str).calls
+    if calls is None:
+        return  # the form alone holds
+
+    grammar = answer_grammar(form, calls=calls, tools=read_tools(TOOLS_JSON))
+
+    assert grammar is not None
+    text = grammar.text
+    matcher = LLMatcher(
+        LLTokenizer("byte"),
+        text if grammar.kind == "llguidance" else LLMatcher.grammar_from_lark(text),
+    )
+    assert not matcher.is_error()
+    assert not matcher.is_accepting()
+    assert matcher.try_consume_tokens(list(b"\n\n\n\n")) < 4, "blanks without end"
 
 
 def test_there_is_no_reason_given_for_what_is_not_there() -> None:

@@ -111,6 +111,7 @@ def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
             template_kwargs_json=request.template_kwargs_json,
+            has_form=request.constraint is not None,
         )
     return TurnPlan(
         prompt=prompt,

@@ -90,6 +90,8 @@ def _compose(
         if answer is None:
             return _without(calls.triggers)
         calls = None
+    if answer is not None and isinstance(calls, ToolGrammar):
+        calls = attrs.evolve(calls, gbnf=calls.beside_form or calls.gbnf)
     rules = None if calls is None or not tools else _rules(calls, tools, parallel)
     if answer is not None:
         return _one_of(rules, answer, headers) if rules or headers else answer

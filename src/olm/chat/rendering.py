@@ -25,10 +25,17 @@ class ThinkTags:
 
 @attrs.frozen
 class ToolGrammar:
-    """A grammar of tool calls that came with a Jinja template: GBNF, and the texts that arm it (empty: at once)."""
+    """A grammar of tool calls that came with a Jinja template.
+
+    Attributes:
+        gbnf: the calls. What waits for a trigger may well match nothing, or blanks without end.
+        triggers: the texts that arm it; empty: it holds at once.
+        beside_form: the calls where they stand for a form of the content, never nothing; empty when no form was asked for.
+    """
 
     gbnf: str
     triggers: tuple[str, ...] = ()
+    beside_form: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -98,6 +98,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
         think: None leaves it to the model's habit; False closes the thinking at once.
         template_kwargs_json: a JSON object of further variables for a Jinja template, or empty.
         context: tokens of an earlier answer that stand before the prompt (Ollama's deprecated `context`).
+        has_form: the answer must match a form where it is no call.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -108,6 +109,7 @@ class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
     parallel_tool_calls: bool = True
     template_kwargs_json: str = ""
     context: tuple[int, ...] = ()
+    has_form: bool = False
 
 
 class InfillPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="infill"):

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Literal, Protocol, assert_never, cast
 
+import attrs
 import msgspec
 
 from olm.chat.media import with_marks
 from olm.chat.parsers.kit.calls import CallWriter
 from olm.chat.rendering import Rendered, ThinkTags, ToolGrammar
 from olm.chat.tools import read_tools
-from olm.chat.types import AnswerEvent, ChatMessage, ChatPrompt, Piece
+from olm.chat.types import AnswerEvent, ChatMessage, ChatPrompt, Piece, ToolChoice
 from olm.errors import InvalidRequest
 from olm.native import lib as native
 from olm.native.handles import Handle, Model
@@ -133,8 +134,15 @@ class ChatTemplate(Handle):
             stops=applied.stops,
             preserved_tokens=applied.preserved_tokens,
             think=think,
-            calls=_tool_grammar(applied),
+            calls=self._beside_form(prompt, _tool_grammar(applied)),
         )
+
+    def _beside_form(self, prompt: ChatPrompt, calls: ToolGrammar | None) -> ToolGrammar | None:
+        """Add the grammar that the library has for a required call, if a form is asked for and a call only may come."""
+        if calls is None or not calls.triggers or not prompt.has_form:
+            return calls
+        required = msgspec.structs.replace(prompt, tool_choice=ToolChoice("required"))
+        return attrs.evolve(calls, beside_form=self.apply(required).grammar)
 
     def apply(self, prompt: ChatPrompt, *, fresh: bool = False) -> Applied:
         """Do the work of `render`, and return what the library says.
