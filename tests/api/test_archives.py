@@ -6,7 +6,7 @@ import json
 
 from kit.fake_olm import FakeOlm
 from kit.live_http import open_live_server
-from olm.actors.client import ExportRequest, Progress
+from olm.actors.jobs_client import ExportRequest, Progress
 from olm.errors import DiskFull, StoreError
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from kit.fake_olm import DETAILS, FakeOlm, answer
 from kit.memory_http import MemoryClient, Reply
-from olm.actors.client import LoadedModel, Progress
+from olm.actors.client import LoadedModel
+from olm.actors.jobs_client import Progress
 from olm.chat.types import Constraint, Done, Piece
 from olm.errors import Busy, InvalidOption, LoadFailed, NotSupported, OlmError
 

@@ -16,24 +16,26 @@ import trio
 
 from olm.actors.client import (
     ChatRequest,
-    CreateRequest,
     EmbedRequest,
     EmbedResult,
-    ExportRequest,
     GenerateRequest,
-    ImportRequest,
     LoadedModel,
     ModelDetails,
     ModelSummary,
     Olm,
-    Progress,
-    PullRequest,
     QueueRow,
     RenderedPrompt,
     RerankRequest,
     RerankResult,
     ShowResult,
     StoredModel,
+)
+from olm.actors.jobs_client import (
+    CreateRequest,
+    ExportRequest,
+    ImportRequest,
+    Progress,
+    PullRequest,
 )
 from olm.actors.stats import SchedulerStats, Snapshot
 from olm.chat.types import (

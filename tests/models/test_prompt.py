@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.models import stored_model
-from olm.actors.client import ChatRequest, GenerateRequest, ModelDetails, StoredModel
+from olm.actors.client import (
+    ChatRequest,
+    GenerateRequest,
+    ModelDetails,
+    StoredModel,
+)
 from olm.actors.turns import embed_result, plan_chat, plan_generate, turn_message
 from olm.chat.options import LoadOptions
 from olm.chat.prompt import (

@@ -9,7 +9,12 @@ import pytest
 from trio.testing import MockClock
 
 from kit.models_bench import Bench, open_bench
-from olm.actors.client import ChatRequest, EmbedRequest, GenerateRequest, RerankRequest
+from olm.actors.client import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    RerankRequest,
+)
 from olm.chat.types import ChatMessage
 from olm.errors import InvalidRequest, ModelNotFound, NotSupported
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from olm.actors.client import ChatMessage, CreateRequest
+from olm.actors.client import ChatMessage
+from olm.actors.jobs_client import CreateRequest
 from olm.errors import (
     ActorStopped,
     DigestMismatch,

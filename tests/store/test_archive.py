@@ -15,7 +15,7 @@ import pytest
 import trio
 import zstandard
 
-from olm.actors.client import ExportRequest, ImportRequest, Progress
+from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
 from olm.errors import CorruptStore, DigestMismatch, InvalidRequest, ModelNotFound, OlmError
 from olm.store.archive import INDEX, LAYOUT
 from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import olm.template
-from olm.actors.client import CreateRequest
+from olm.actors.jobs_client import CreateRequest
 from olm.errors import InvalidRequest
 from olm.gguf import ModelFacts
 from olm.store.create_plan import Base, Habits, Wishes, habits_of

@@ -17,7 +17,7 @@ from typing import Final, ParamSpec, TypeVar
 import attrs
 import trio
 
-from olm.actors.client import ExportRequest, ImportRequest, Progress
+from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
 from olm.actors.runtime import Actor, ChildSpec, StreamMessage, StreamSink, Supervisor, streams
 from olm.actors.store import Hold, Publish, Release, Store
 from olm.errors import (

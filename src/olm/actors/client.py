@@ -1,7 +1,7 @@
 """The face of the actor tree: what routes, the CLI's one-process mode and embedding programs call.
 
-Requests and answers are values; the three clients are Protocols implemented beside their actors
-(`olm.actors.store`, `olm.actors.models`, `olm.actors.create`), so that a dialect can be tested with a small fake.
+Requests and answers are values; the clients are Protocols implemented beside their actors
+(`olm.actors.store`, `olm.actors.models`), so that a dialect can be tested with a small fake. Jobs: `jobs_client`.
 A request's `client` says who asks: those who wait for a model are served in turn over the clients; calls without a
 request are one client. It is no part of what is asked.
 No HTTP, no JSON here.
@@ -16,27 +16,21 @@ from typing import Final, Protocol
 
 import attrs
 
+from olm.actors.jobs_client import JobsClient
 from olm.actors.queue import QueueRow
 from olm.chat.types import ChatMessage, Constraint, Think, ToolChoice, TurnEvent
 
 __all__ = [
-    "ArchiveBytes",
     "BlobWriter",
     "ChatRequest",
-    "CreateRequest",
     "EmbedRequest",
     "EmbedResult",
-    "ExportRequest",
     "GenerateRequest",
-    "ImportRequest",
-    "JobsClient",
     "LoadedModel",
     "ModelDetails",
     "ModelSummary",
     "ModelsClient",
     "Olm",
-    "Progress",
-    "PullRequest",
     "QueueRow",
     "RenderedPrompt",
     "RerankRequest",
@@ -171,98 +165,6 @@ class StoreClient(Protocol):
 
     def open_blob_writer(self, digest: str) -> AbstractAsyncContextManager[BlobWriter]:
         """Open an upload; leaving without `commit` removes what was written."""
-
-
-@attrs.frozen
-class Progress:
-    """One line of progress of a job; `total` and `completed` are bytes where a digest is named."""
-
-    status: str
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class CreateRequest:
-    """What `create` makes a model from (spec/ollama §1.16). Names in `files` are relative paths, values digests."""
-
-    model: str
-    from_: str = ""
-    files: Mapping[str, str] = attrs.field(factory=dict)
-    adapters: Mapping[str, str] = attrs.field(factory=dict)
-    template: str | None = None
-    system: str | None = None
-    licenses: Sequence[str] = ()
-    parameters: Mapping[str, object] = attrs.field(factory=dict)
-    messages: Sequence[ChatMessage] | None = None
-    quantize: str = ""
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-
-
-class ArchiveBytes(Protocol):
-    """An archive that arrives in pieces, such as the body of a request."""
-
-    async def next(self) -> bytes:
-        """The next piece; empty at the end. May raise what ends the import."""
-
-
-@attrs.frozen(kw_only=True)
-class ExportRequest:
-    """Models to be written as one archive.
-
-    `path` is absolute and on the daemon's machine; a folder when it ends in a slash or is one; empty for a stream.
-    """
-
-    models: Sequence[str]
-    path: str = ""
-    compress: bool = False
-
-
-@attrs.frozen(kw_only=True)
-class ImportRequest:
-    """An archive to be read: a file or folder at `path`, or `source`. `name` is for archives of one model."""
-
-    path: str = ""
-    name: str = ""
-    source: ArchiveBytes | None = None
-
-
-@attrs.frozen
-class PullRequest:
-    """A model to be fetched from its registry; `insecure` goes there without TLS."""
-
-    model: str
-    insecure: bool = False
-
-
-class JobsClient(Protocol):
-    """Work that outlasts a moment and reports progress."""
-
-    def create(
-        self, request: CreateRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Make a model. Bad requests raise on entering or as the iteration's error; leaving early cancels the job."""
-
-    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Fetch a model. Errors and leaving as with `create`; what was downloaded is kept for another try."""
-
-    def export(
-        self, request: ExportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Write models to `request.path`, which is there only at the end. Errors and leaving as with `create`."""
-
-    def export_stream(
-        self, request: ExportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Give the archive as bytes, without its `path`."""
-
-    def import_(
-        self, request: ImportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Read models into the store; their names appear at the end. What was verified is kept for another try."""
 
 
 @attrs.frozen(kw_only=True)

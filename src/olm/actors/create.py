@@ -17,7 +17,13 @@ import attrs
 import trio
 
 from olm.actors.archive import open_export, open_export_stream, open_import
-from olm.actors.client import CreateRequest, ExportRequest, ImportRequest, Progress, PullRequest
+from olm.actors.jobs_client import (
+    CreateRequest,
+    ExportRequest,
+    ImportRequest,
+    Progress,
+    PullRequest,
+)
 from olm.actors.pull import Pulls
 from olm.actors.runtime import (
     Actor,
@@ -243,7 +249,7 @@ def _named(message: str, name: str) -> str:
 
 @attrs.frozen
 class Jobs:
-    """`olm.actors.client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them.
+    """`olm.actors.jobs_client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them.
 
     Attributes:
         n_export_workers: threads that copy or compress for one export.

@@ -15,8 +15,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from olm.actors.client import Progress, PullRequest
 from olm.actors.download import Download, DownloadConfig, Follow, Pace
+from olm.actors.jobs_client import Progress, PullRequest
 from olm.actors.runtime import (
     Actor,
     Address,

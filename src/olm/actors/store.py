@@ -15,7 +15,12 @@ from typing import TypeVar
 import attrs
 import trio
 
-from olm.actors.client import ModelDetails, ModelSummary, ShowResult, StoredModel
+from olm.actors.client import (
+    ModelDetails,
+    ModelSummary,
+    ShowResult,
+    StoredModel,
+)
 from olm.actors.runtime import Actor, Address, ChildSpec, Message, handles
 from olm.actors.uploads import Upload
 from olm.errors import ModelNotFound

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 
-from olm.actors.client import ImportRequest, JobsClient, Progress
+from olm.actors.jobs_client import ImportRequest, JobsClient, Progress
 from olm.api.body import ClientGone
 from olm.api.errors import SHUTTING_DOWN, SlowBody, expected_error
 from olm.api.gate import Call

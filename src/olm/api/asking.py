@@ -9,7 +9,13 @@ from typing import Final, TypeVar
 
 import attrs
 
-from olm.actors.client import ChatRequest, EmbedRequest, GenerateRequest, RerankRequest, Turn
+from olm.actors.client import (
+    ChatRequest,
+    EmbedRequest,
+    GenerateRequest,
+    RerankRequest,
+    Turn,
+)
 from olm.api.gate import current_call
 from olm.api.limits import client_of
 

@@ -15,7 +15,8 @@ import attrs
 from hypercorn.typing import ASGISendCallable, HTTPResponseBodyEvent, HTTPResponseStartEvent
 from quart_trio.wrappers import TrioResponse
 
-from olm.actors.client import Progress, Turn
+from olm.actors.client import Turn
+from olm.actors.jobs_client import Progress
 from olm.api.encoding import to_json
 from olm.api.errors import (
     SHUTTING_DOWN,

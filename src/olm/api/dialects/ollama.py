@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from olm.actors import client
+from olm.actors import jobs_client as jobs
 from olm.api import schemas as wire
 from olm.api.dialects.common import checked_name, checked_top, json_object, parse_think
 from olm.api.dialects.constraints import constraint
@@ -159,7 +160,7 @@ def embedding_request(request: wire.EmbeddingRequest) -> client.EmbedRequest | L
     )
 
 
-def create_request(request: wire.CreateRequest) -> client.CreateRequest:
+def create_request(request: wire.CreateRequest) -> jobs.CreateRequest:
     """Translate `/api/create`; the deprecated `name` and `quantization` stand in for the new fields.
 
     Raises:
@@ -169,7 +170,7 @@ def create_request(request: wire.CreateRequest) -> client.CreateRequest:
         raise NotYetSupported("models on a remote host are not supported yet")
     if request.draft_files or request.draft_quantize:
         raise NotYetSupported("draft models are not supported yet")
-    return client.CreateRequest(
+    return jobs.CreateRequest(
         model=request.model or request.name or "",
         from_=request.from_ or "",
         files=request.files or {},
@@ -215,9 +216,9 @@ def _inputs(value: object) -> Sequence[str]:
             raise InvalidRequest("invalid input type")
 
 
-def pull_request(request: wire.PullRequest) -> client.PullRequest:
+def pull_request(request: wire.PullRequest) -> jobs.PullRequest:
     """Translate `/api/pull`; the deprecated `name` stands in for `model`."""
-    return client.PullRequest(request.model or request.name or "", bool(request.insecure))
+    return jobs.PullRequest(request.model or request.name or "", bool(request.insecure))
 
 
 def _licenses(value: object) -> Sequence[str]:

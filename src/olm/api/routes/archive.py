@@ -16,7 +16,8 @@ from hypercorn.typing import ASGISendCallable
 from quart import Quart, Response
 from quart import request as http_request
 
-from olm.actors.client import ExportRequest, ImportRequest, Olm, Progress
+from olm.actors.client import Olm
+from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
 from olm.api.auth import PROXY_FIELDS, is_this_machine
 from olm.api.body import decode
 from olm.api.errors import Forbidden

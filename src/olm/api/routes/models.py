@@ -9,7 +9,13 @@ from typing import Final
 import attrs
 from quart import Quart, Response
 
-from olm.actors.client import LoadedModel, ModelDetails, ModelSummary, Olm, ShowResult
+from olm.actors.client import (
+    LoadedModel,
+    ModelDetails,
+    ModelSummary,
+    Olm,
+    ShowResult,
+)
 from olm.api import schemas as wire
 from olm.api.blobs import parse_digest
 from olm.api.body import decode

@@ -7,7 +7,8 @@ from functools import partial
 import attrs
 from quart import Quart, Response
 
-from olm.actors.client import Olm, Progress
+from olm.actors.client import Olm
+from olm.actors.jobs_client import Progress
 from olm.api import schemas as wire
 from olm.api.body import decode
 from olm.api.dialects.ollama import pull_request
