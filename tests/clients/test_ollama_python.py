@@ -233,10 +233,9 @@ def test_create_from_an_uploaded_file(client: ollama.Client, tmp_path: Path) -> 
         (404, 'model "nope" not found', lambda c: c.copy("nope", "x")),
         (404, "model 'nope' not found", lambda c: c.delete("nope")),
         (400, 'name "../x" is invalid', lambda c: c.delete("../x")),
-        (501, "pulling models: not supported yet", lambda c: c.pull("tiny")),
         (501, "pushing models: not supported yet", lambda c: list(c.push("tiny", stream=True))),
     ],
-    ids=["chat", "stream", "generate", "embed", "copy", "delete", "bad name", "pull", "push"],
+    ids=["chat", "stream", "generate", "embed", "copy", "delete", "bad name", "push"],
 )
 def test_errors_are_the_clients_own(
     client: ollama.Client, status: int, message: str, call: object
