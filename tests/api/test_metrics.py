@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from kit.fake_olm import DETAILS, FakeOlm, Pause, answer, called
 from kit.memory_http import MemoryClient, MemoryServer
 from olm.actors.client import LoadedModel
+from olm.actors.jobs_client import Progress
 from olm.actors.stats import ModelCounts, RunnerStats, SchedulerStats
 from olm.api.gate import Usage
 from olm.api.metrics import MAX_MODELS, Histogram, Metrics, ModelMeter
@@ -85,6 +86,24 @@ async def test_requests_are_counted_by_route_method_and_status(client: MemoryCli
     assert page(name, route="/api/blobs/{digest}", method="POST", status="400") == 1
     assert page("olm_http_request_seconds_count", route="/api/chat") == 2
     assert page("olm_http_requests_in_flight") == 1  # the scrape itself
+
+
+async def test_jobs_are_counted_with_what_they_moved(client: MemoryClient, olm: FakeOlm) -> None:
+    olm.jobs.script = [
+        Progress("pulling manifest"),
+        Progress("pulling a", "a", 10, 10),
+        Progress("pulling b", "b", 20, 5),
+        Progress("pulling b", "b", 20, 20),
+        Progress("success"),
+    ]
+    await client.post("/api/pull", {"model": "x"})
+    olm.jobs.script = [Progress("pulling a", "a", 10, 4), RunnerCrashed("broke off")]
+    await client.post("/api/pull", {"model": "x"})
+
+    page = await scrape(client)
+    assert page("olm_jobs_total", kind="pull", end="success") == 1
+    assert page("olm_jobs_total", kind="pull", end="error") == 1
+    assert page("olm_transfer_bytes_total", kind="pull") == 34
 
 
 async def test_a_client_that_leaves_before_its_answer_is_499(

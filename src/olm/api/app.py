@@ -28,6 +28,7 @@ from olm.api.auth import Authorizer
 from olm.api.errors import dialect_of, error_body
 from olm.api.guards import Guard, is_loopback
 from olm.api.metrics import Metrics
+from olm.api.metrics_jobs import MeteredJobs
 from olm.api.metrics_models import MeteredModels
 from olm.api.routes import (
     anthropic,
@@ -103,7 +104,9 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
     """
     constants = {**system.CONSTANTS, **health.CONSTANTS}
     counted = Metrics(constants)
-    olm = attrs.evolve(olm, models=MeteredModels(olm.models, counted))
+    olm = attrs.evolve(
+        olm, models=MeteredModels(olm.models, counted), jobs=MeteredJobs(olm.jobs, counted)
+    )
     quart = _Quart("olm.api", static_folder=None)
     # Web-form defaults would cut streams after 60 s and refuse images over 16 MiB; our limits are in `body`.
     quart.config["RESPONSE_TIMEOUT"] = None

@@ -1,7 +1,7 @@
 """What the API counts: requests as they end, turns as their events pass. Plain numbers, nothing formatted.
 
 A scrape copies the numbers and writes them (`metrics_text`); nobody who does not scrape pays for more than adding. Where
-events are met: `metrics_models` for turns, the gate's watchers for requests. What actors count is in
+events are met: `metrics_models` for turns, `metrics_jobs` for jobs, the gate's watchers for requests. What actors count is in
 `olm.actors.stats`.
 """
 
@@ -112,6 +112,9 @@ class Metrics:
         self.requests: Counter[HttpKey] = Counter()
         self.durations: dict[str, Histogram] = {}
         self.models: dict[str, ModelMeter] = {}
+        # Jobs by kind (create, pull, export, import) and end (success, error, cancelled); bytes they moved by kind.
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.transferred: Counter[str] = Counter()
 
     def ended(self, call: Call) -> None:
         """Count a request in; a watcher of the gate. A client that left before the answer began is 499."""
@@ -145,6 +148,7 @@ class Metrics:
         copied = Metrics(self._constants)
         copied.requests = self.requests.copy()
         copied.durations = _copies(self.durations)
+        copied.jobs, copied.transferred = self.jobs.copy(), self.transferred.copy()
         copied.models = {key: meter.copy() for key, meter in self.models.items()}
         return copied
 

@@ -117,6 +117,7 @@ class _Page(Collector):
         names = _stored_names(self._snapshot)
         meters = {names.get(key, m.name): m for key, m in self._metrics.models.items()}
         yield from _turns(meters)
+        yield from _jobs(self._metrics)
         if self._snapshot is not None:
             yield from _scheduler(self._snapshot)
             yield from _engines(self._snapshot.engines)
@@ -158,6 +159,17 @@ def _turns(meters: Mapping[str, ModelMeter]) -> Iterator[Metric]:
         for model, meter in meters.items():
             _add(family, model, histogram(meter))
         yield family
+
+
+def _jobs(metrics: Metrics) -> Iterator[Metric]:
+    jobs = CounterMetricFamily("olm_jobs", "Jobs that ended.", labels=["kind", "end"])
+    for (kind, end), n in metrics.jobs.items():
+        jobs.add_metric([kind, end], n)
+    yield jobs
+    moved = CounterMetricFamily("olm_transfer_bytes", "Bytes that jobs moved.", labels=["kind"])
+    for kind, n in metrics.transferred.items():
+        moved.add_metric([kind], n)
+    yield moved
 
 
 def _scheduler(snapshot: Snapshot) -> Iterator[Metric]:
