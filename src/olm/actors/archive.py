@@ -17,8 +17,9 @@ from typing import Final, ParamSpec, TypeVar
 import attrs
 import trio
 
+from olm.actors.job import open_job
 from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
-from olm.actors.runtime import Actor, ChildSpec, StreamMessage, StreamSink, Supervisor, streams
+from olm.actors.runtime import Actor, StreamMessage, StreamSink, Supervisor, streams
 from olm.actors.store import Hold, Publish, Release, Store
 from olm.errors import (
     DigestMismatch,
@@ -321,7 +322,7 @@ async def open_export(
     """Run an export; see `JobsClient.export`. On leaving, the job has ended."""
     _check_models(request)
     actor = partial(_ExportJob, request, store, n_workers)
-    async with _job(supervisor, name, actor, _Run()) as progress:
+    async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
         yield progress
 
 
@@ -332,7 +333,7 @@ async def open_export_stream(
     """Run an export as a stream; see `JobsClient.export_stream`."""
     _check_models(request)
     actor = partial(_ExportJob, request, store, n_workers)
-    async with _job(supervisor, name, actor, _Bytes()) as archive:
+    async with open_job(supervisor, name, actor, _Bytes(), stop_within_s=_STOP_S) as archive:
         yield archive
 
 
@@ -343,7 +344,8 @@ async def open_import(
     """Run an import; see `JobsClient.import_`."""
     if request.name:
         ModelName.parse(request.name)
-    async with _job(supervisor, name, partial(_ImportJob, request, store), _Run()) as progress:
+    actor = partial(_ImportJob, request, store)
+    async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
         yield progress
 
 
@@ -354,18 +356,3 @@ def _check_models(request: ExportRequest) -> None:
         raise InvalidRequest(f"{len(request.models)} models are more than {_MAX_MODELS}")
     for model in request.models:
         ModelName.parse(model)
-
-
-@asynccontextmanager
-async def _job(
-    supervisor: Supervisor, name: str, actor: Callable[[], Actor], run: StreamMessage[T]
-) -> AsyncIterator[AsyncIterator[T]]:
-    """Start a job's actor, open its stream, and end it with the block."""
-    spec = ChildSpec(name, actor, restart="temporary", stop_within_s=_STOP_S)
-    address = await supervisor.start_child(spec)
-    try:
-        async with address.stream(run) as items:
-            yield items
-    finally:
-        with trio.move_on_after(2 * _STOP_S, shield=True):
-            await supervisor.stop_child(name, "the request has ended")

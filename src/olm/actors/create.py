@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from olm.actors.archive import open_export, open_export_stream, open_import
+from olm.actors.job import open_job
 from olm.actors.jobs_client import (
     CreateRequest,
     ExportRequest,
@@ -27,7 +28,6 @@ from olm.actors.jobs_client import (
 from olm.actors.pull import Pulls
 from olm.actors.runtime import (
     Actor,
-    ChildSpec,
     StreamMessage,
     StreamSink,
     Supervisor,
@@ -278,20 +278,11 @@ class Jobs:
                 check_template, checked.wishes.template, limiter=self._limiter
             )
         name = f"create-{next(self._numbers)}"
-        address = await self.supervisor.start_child(
-            ChildSpec(
-                name,
-                partial(CreateJob, checked, self.store, self._limiter),
-                restart="temporary",
-                stop_within_s=_STOP_S,
-            )
-        )
-        try:
-            async with address.stream(_Run()) as progress:
-                yield progress
-        finally:
-            with trio.move_on_after(2 * _STOP_S, shield=True):
-                await self.supervisor.stop_child(name, "the create request has ended")
+        actor = partial(CreateJob, checked, self.store, self._limiter)
+        async with open_job(
+            self.supervisor, name, actor, _Run(), stop_within_s=_STOP_S
+        ) as progress:
+            yield progress
 
     def export(
         self, request: ExportRequest

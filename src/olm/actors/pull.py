@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from olm.actors.download import Download, DownloadConfig, Follow, Pace
+from olm.actors.job import open_job
 from olm.actors.jobs_client import Progress, PullRequest
 from olm.actors.runtime import (
     Actor,
@@ -119,6 +120,7 @@ class PullJob(Actor):
             error = first_error(group)
             if error is None or group.split(OlmError)[1] is not None:
                 raise
+            # Layers fail for the same reason; the first is told, and it is a new error: a member leaves no group.
             raise type(error)(error.message, **error.details) from group
 
     async def _fetch_one(
@@ -172,20 +174,11 @@ class Pulls:
         model = ModelName.parse(request.model)
         base = base_url(model, insecure=request.insecure)
         name = f"pull-{next(self._numbers)}"
-        address = await self.supervisor.start_child(
-            ChildSpec(
-                name,
-                partial(PullJob, model, base, self),
-                restart="temporary",
-                stop_within_s=_STOP_S,
-            )
-        )
-        try:
-            async with address.stream(_Run()) as progress:
-                yield progress
-        finally:
-            with trio.move_on_after(2 * _STOP_S, shield=True):
-                await self.supervisor.stop_child(name, "the pull request has ended")
+        actor = partial(PullJob, model, base, self)
+        async with open_job(
+            self.supervisor, name, actor, _Run(), stop_within_s=_STOP_S
+        ) as progress:
+            yield progress
 
     @asynccontextmanager
     async def shared(self, digest: Digest, size_bytes: int, base: str) -> AsyncIterator[Address]:

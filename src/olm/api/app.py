@@ -34,10 +34,10 @@ from olm.api.routes import (
     anthropic,
     archive,
     audio,
-    create,
     embed,
     generate,
     health,
+    jobs,
     metrics,
     models,
     openai,
@@ -48,7 +48,6 @@ from olm.api.routes import (
     responses,
     system,
     text,
-    transfer,
 )
 from olm.api.streaming import StreamResponse
 from olm.config import Settings
@@ -121,7 +120,7 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         queue,
         generate,
         embed,
-        create,
+        jobs,
         archive,
         openai,
         openai_embeddings,
@@ -130,7 +129,6 @@ def create_app(olm: Olm, settings: Settings, snapshot: SnapshotSource | None = N
         audio,
         anthropic,
         text,
-        transfer,
     ):
         group.register(quart, olm)
     quart.register_error_handler(HTTPException, _http_error)

@@ -7,6 +7,7 @@ constant parts of its line are made once a stream. Source of the form: spec/olla
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol, TypedDict
 
@@ -45,7 +46,7 @@ class _Clock:
         return self._stamper.stamp(self._epoch_ns())
 
 
-class _BaseForm:
+class _BaseForm(ABC):
     """What both forms share: which event makes a line, and the cheap way to spell the commonest two."""
 
     _CONTENT: ClassVar[bytes]
@@ -80,18 +81,21 @@ class _BaseForm:
         stamp = self._clock.stamp().encode()
         return self._head + stamp + middle + json_text(text) + self._END
 
+    @abstractmethod
     def _call(self, call: ToolCall) -> bytes:
-        raise NotImplementedError
+        """The line of a whole tool call."""
 
     def _rest(self) -> Answer:
         """What is left to be said in the last line of a stream."""
         return Answer()
 
+    @abstractmethod
     def _line(self, answer: Answer) -> bytes:
-        raise NotImplementedError
+        """A line of the stream that is not the last."""
 
+    @abstractmethod
     def _final(self, answer: Answer, done: Done, load_ns: int, total_ns: int) -> bytes:
-        raise NotImplementedError
+        """The last document, counts included."""
 
 
 class ChatForm(_BaseForm):

@@ -6,6 +6,7 @@ decides what is opened when. Source of the fields: OpenAI's API reference (strea
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ Event = tuple[bytes, bytes]
 """The type of an event, and its fields as JSON without braces."""
 
 
-class _Item:
+class _Item(ABC):
     """What all kinds share.
 
     Attributes:
@@ -40,9 +41,9 @@ class _Item:
         self.status = "in_progress"
         self.texts: list[str] = []
 
+    @abstractmethod
     def told(self) -> wire.OutputItem:
         """The item as it is now."""
-        raise NotImplementedError
 
     def opening(self) -> Sequence[Event]:
         """The events that open it."""

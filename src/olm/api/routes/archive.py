@@ -5,8 +5,6 @@ An archive in a request's body does not come here: `olm.api.archives` takes it b
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
@@ -17,13 +15,14 @@ from quart import Quart, Response
 from quart import request as http_request
 
 from olm.actors.client import Olm
-from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
+from olm.actors.jobs_client import ExportRequest, ImportRequest
 from olm.api.auth import PROXY_FIELDS, is_this_machine
 from olm.api.body import decode
 from olm.api.errors import Forbidden
 from olm.api.gate import Call
-from olm.api.routes.endpoint import add, json_reply
-from olm.api.streaming import Framing, StreamResponse, progress_json, progress_lines
+from olm.api.routes.endpoint import add
+from olm.api.routes.jobs import progress_reply
+from olm.api.streaming import Framing, StreamResponse
 from olm.errors import InvalidRequest, OlmError
 from olm.log import get_logger
 
@@ -71,7 +70,7 @@ class _Routes:
             framing = Framing(_ZSTD if request.compress else _TAR, lambda _error, _id: b"")
             return _ArchiveResponse(call, partial(self.olm.jobs.export_stream, request), framing)
         _check_local(call)
-        return await _progress(call, self.olm.jobs.export(request), body.stream)
+        return await progress_reply(call, self.olm.jobs.export(request), body.stream)
 
     async def import_(self, call: Call) -> Response:
         body = decode(call.take_body(), ImportBody)
@@ -79,7 +78,7 @@ class _Routes:
             raise InvalidRequest("path is required, or an archive as application/x-tar in the body")
         _check_local(call)
         request = ImportRequest(path=body.path, name=body.name or "")
-        return await _progress(call, self.olm.jobs.import_(request), body.stream)
+        return await progress_reply(call, self.olm.jobs.import_(request), body.stream)
 
 
 class _ArchiveResponse(StreamResponse):
@@ -90,18 +89,6 @@ class _ArchiveResponse(StreamResponse):
             await super()._fail(send, error)
             return
         _log.error("the export was cut off: %s id=%s", error, self._call.id)
-
-
-async def _progress(
-    call: Call, job: AbstractAsyncContextManager[AsyncIterator[Progress]], stream: bool | None
-) -> Response:
-    if stream is not False:
-        return StreamResponse(call, partial(progress_lines, job))
-    last = Progress("success")
-    async with job as steps:
-        async for step in steps:
-            last = step
-    return json_reply(progress_json(last))
 
 
 def _check_local(call: Call) -> None:
