@@ -14,6 +14,7 @@ from olm.units import (
     human_bytes,
     human_number,
     human_time,
+    parse_bytes,
     parse_duration,
     parse_keep_alive,
     rfc3339,
@@ -170,3 +171,17 @@ def test_stamps_are_rfc3339_with_nanoseconds() -> None:
     assert rfc3339(1_700_000_000_123_456_789) == "2023-11-14T22:13:20.123456789Z"
     assert rfc3339(1_700_000_000_500_000_000) == "2023-11-14T22:13:20.5Z"
     assert rfc3339(1_700_000_000_000_000_000) == "2023-11-14T22:13:20Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("1500", 1500), ("10MB", 10_000_000), ("1.5 GiB", 1_610_612_736), ("2k", 2000)],
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1XB", "MB", "1e9"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid size"):
+        parse_bytes(text)

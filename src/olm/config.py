@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from olm.errors import InvalidRequest
-from olm.units import FOREVER, parse_duration
+from olm.units import FOREVER, parse_bytes, parse_duration
 
 __all__ = ["VARIABLES", "Address", "Settings", "Variable", "parse_host", "read_settings"]
 
@@ -147,6 +147,12 @@ VARIABLES: Final = (
         ollama=False,
     ),
     Variable("EXPORT_WORKERS", "4", "threads that copy or compress for one export, 1 to 16"),
+    Variable(
+        "TRANSFER_RATE",
+        "0",
+        "the most bytes a second for all pulls, and for all pushes, such as 10MB; 0: no limit",
+        ollama=False,
+    ),
     Variable("EDITOR", "", "editor for Ctrl-g in the REPL"),
 )
 
@@ -210,6 +216,7 @@ class Settings:
     max_connections: int = 8192
     max_connections_per_client: int = 512
     export_workers: int = 4
+    transfer_rate: int = 0
     editor: str = ""
 
 
@@ -346,5 +353,6 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         max_connections=env.parsed("MAX_CONNECTIONS", _count, 8192) or 8192,
         max_connections_per_client=env.parsed("MAX_CONNECTIONS_PER_CLIENT", _count, 512) or 512,
         export_workers=env.parsed("EXPORT_WORKERS", _workers, 4),
+        transfer_rate=env.parsed("TRANSFER_RATE", parse_bytes, 0),
         editor=env.text("EDITOR"),
     )

@@ -19,6 +19,7 @@ __all__ = [
     "human_bytes",
     "human_number",
     "human_time",
+    "parse_bytes",
     "parse_duration",
     "parse_keep_alive",
     "rfc3339",
@@ -133,6 +134,21 @@ def human_bytes(size_bytes: int) -> str:
                 return f"{value:.1f} {unit}"
             return f"{int(value)} {unit}"
     return f"{size_bytes} B"
+
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B?", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size in bytes: `1500`, `10MB` (decimal, as `human_bytes` writes it), `1.5 GiB`. Raises InvalidRequest."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidRequest(
+            f"invalid size {text!a}: a number of bytes, or one with KB, MB, GB, MiB, ..."
+        )
+    number, prefix, binary = match.groups()
+    power = " KMGT".index(prefix.upper()) if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def human_number(count: int) -> str:

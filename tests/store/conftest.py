@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from olm.actors.create import Jobs
+from olm.actors.jobs import Jobs
 from olm.actors.jobs_client import CreateRequest, Progress
 from olm.actors.runtime import SupervisorSpec, open_supervisor
 from olm.actors.store import Store, store_spec

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from kit.registry import Fault, Registry, digest_of, open_registry
-from olm.actors.create import Jobs
 from olm.actors.download import Pace
+from olm.actors.jobs import Jobs
 from olm.actors.jobs_client import Progress, PullRequest
 from olm.actors.pull import Pulls
 from olm.actors.runtime import SupervisorSpec, open_supervisor

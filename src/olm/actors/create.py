@@ -1,4 +1,4 @@
-"""Create jobs: one temporary actor for each, and `Jobs`, the typed client that starts them.
+"""Create jobs: one temporary actor for each.
 
 A job holds its blobs against pruning, reads headers and writes small layers in threads, and publishes through the
 store actor at the very end; until then nothing is visible, and a job that is cancelled or killed leaves no name behind.
@@ -7,25 +7,16 @@ What becomes a layer is decided in `olm.store.create_plan`.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
 
-from olm.actors.archive import open_export, open_export_stream, open_import
 from olm.actors.job import open_job
-from olm.actors.jobs_client import (
-    CreateRequest,
-    ExportRequest,
-    ImportRequest,
-    Progress,
-    PullRequest,
-)
-from olm.actors.pull import Pulls
+from olm.actors.jobs_client import CreateRequest, Progress
 from olm.actors.runtime import (
     Actor,
     StreamMessage,
@@ -54,10 +45,9 @@ from olm.store.disk import disk_errors
 from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
 
-__all__ = ["CheckedRequest", "CreateJob", "Jobs", "check_request", "check_template"]
+__all__ = ["CheckedRequest", "CreateJob", "check_request", "check_template", "open_create"]
 
 _STOP_S = 10.0
-_MAX_THREADS = 2  # jobs read headers and write small files; the disk is the limit, not we
 
 
 @attrs.frozen(kw_only=True)
@@ -247,63 +237,18 @@ def _named(message: str, name: str) -> str:
     return message if message == NOT_GGUF else f"{name}: {message}"
 
 
-@attrs.frozen
-class Jobs:
-    """`olm.actors.jobs_client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them.
-
-    Attributes:
-        n_export_workers: threads that copy or compress for one export.
-    """
-
-    supervisor: Supervisor
-    store: Store
-    n_export_workers: int = 4
-    pulls: Pulls = attrs.field(
-        # The key is in olm's home, where the store is by default.
-        default=attrs.Factory(
-            lambda self: Pulls(self.supervisor, self.store, self.store.root.parent), takes_self=True
-        )
-    )
-    _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
-    _limiter: trio.CapacityLimiter = attrs.field(
-        factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
-    )
-
-    @asynccontextmanager
-    async def create(self, request: CreateRequest) -> AsyncIterator[AsyncIterator[Progress]]:
-        """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more."""
-        checked = check_request(request)
-        if checked.wishes.template:
-            await trio.to_thread.run_sync(
-                check_template, checked.wishes.template, limiter=self._limiter
-            )
-        name = f"create-{next(self._numbers)}"
-        actor = partial(CreateJob, checked, self.store, self._limiter)
-        async with open_job(
-            self.supervisor, name, actor, _Run(), stop_within_s=_STOP_S
-        ) as progress:
-            yield progress
-
-    def export(
-        self, request: ExportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Write models to a file or folder; see `JobsClient.export`."""
-        name = f"export-{next(self._numbers)}"
-        return open_export(self.supervisor, name, self.store, request, self.n_export_workers)
-
-    def export_stream(
-        self, request: ExportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Give an archive as bytes; see `JobsClient.export_stream`."""
-        name = f"export-{next(self._numbers)}"
-        return open_export_stream(self.supervisor, name, self.store, request, self.n_export_workers)
-
-    def import_(
-        self, request: ImportRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Read an archive into the store; see `JobsClient.import_`."""
-        return open_import(self.supervisor, f"import-{next(self._numbers)}", self.store, request)
-
-    def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
-        """Fetch a model from its registry; see `JobsClient.pull`."""
-        return self.pulls.pull(request)
+@asynccontextmanager
+async def open_create(
+    supervisor: Supervisor,
+    name: str,
+    store: Store,
+    request: CreateRequest,
+    limiter: trio.CapacityLimiter,
+) -> AsyncIterator[AsyncIterator[Progress]]:
+    """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more."""
+    checked = check_request(request)
+    if checked.wishes.template:
+        await trio.to_thread.run_sync(check_template, checked.wishes.template, limiter=limiter)
+    actor = partial(CreateJob, checked, store, limiter)
+    async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
+        yield progress

@@ -1,6 +1,6 @@
 """The face of jobs: what makes models and moves them, as routes, the CLI's one-process mode and embedding programs call it.
 
-Requests and progress are values; the Protocol is implemented in `olm.actors.create`. No HTTP, no JSON here.
+Requests and progress are values; the Protocol is implemented in `olm.actors.jobs`. No HTTP, no JSON here.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from olm.chat.types import ChatMessage
 
 __all__ = [
     "ArchiveBytes",
+    "CheckRequest",
     "CreateRequest",
     "ExportRequest",
+    "Finding",
     "ImportRequest",
     "JobsClient",
     "Progress",
     "PullRequest",
+    "PushRequest",
 ]
 
 
@@ -51,6 +54,8 @@ class CreateRequest:
     renderer: str = ""
     parser: str = ""
     requires: str = ""
+    links: Mapping[str, str] = attrs.field(factory=dict)
+    """Files to be run in place: relative path to absolute path on the daemon's machine."""
 
 
 class ArchiveBytes(Protocol):
@@ -83,10 +88,51 @@ class ImportRequest:
 
 @attrs.frozen
 class PullRequest:
-    """A model to be fetched from its registry; `insecure` goes there without TLS."""
+    """A model to be fetched from its registry; `insecure` goes there without TLS.
+
+    `limit_rate` is the most bytes a second for this pull, 0 for as many as there are (OLM_TRANSFER_RATE bounds all).
+    """
 
     model: str
     insecure: bool = False
+    limit_rate: int = 0
+
+
+@attrs.frozen
+class PushRequest:
+    """A model to be brought to its registry. As with `PullRequest`."""
+
+    model: str
+    insecure: bool = False
+    limit_rate: int = 0
+
+
+@attrs.frozen
+class CheckRequest:
+    """A look through the whole store; `repair` mends what can be mended, `quick` reads no weights."""
+
+    repair: bool = False
+    quick: bool = False
+
+
+@attrs.frozen
+class Finding:
+    """Something wrong in the store.
+
+    Attributes:
+        kind: `damaged`, `missing`, `orphan`, `partial`, `manifest`, `link`, `stray`.
+        what: the blob's digest, the model's name or the file's.
+        models: those that need it.
+        detail: one line.
+        is_repaired: whether it is in order now.
+    """
+
+    kind: str
+    what: str
+    detail: str
+    models: Sequence[str] = ()
+    size_bytes: int = 0
+    is_repaired: bool = False
 
 
 class JobsClient(Protocol):
@@ -99,6 +145,14 @@ class JobsClient(Protocol):
 
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Fetch a model. Errors and leaving as with `create`; what was downloaded is kept for another try."""
+
+    def push(self, request: PushRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Bring a model to its registry. Errors and leaving as with `create`; uploads can be resumed."""
+
+    def check(
+        self, request: CheckRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress | Finding]]:
+        """Look through the store; what is found comes as it is found. Errors and leaving as with `create`."""
 
     def export(
         self, request: ExportRequest

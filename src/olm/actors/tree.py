@@ -28,7 +28,7 @@ from olm import __version__, systemd
 from olm.actors import scheduler, server
 from olm.actors.book import StartRunner
 from olm.actors.client import Olm, StoredModel
-from olm.actors.create import Jobs
+from olm.actors.jobs import Jobs
 from olm.actors.models import Models
 from olm.actors.placement import Policy, spin_count
 from olm.actors.pull import Pulls
