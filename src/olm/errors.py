@@ -41,6 +41,7 @@ __all__ = [
     "ActorStopped",
     "Busy",
     "ContextTooLong",
+    "CheckpointError",
     "CorruptStore",
     "DigestMismatch",
     "DiskFull",
@@ -176,6 +177,10 @@ class StoreLocked(StoreError):
 
 class GgufError(InvalidRequest):
     """A GGUF file is truncated, hostile or of an unsupported kind."""
+
+
+class CheckpointError(InvalidRequest):
+    """A checkpoint is truncated, hostile or of a kind that cannot be converted; names the file and the tensor."""
 
 
 class ModelError(OlmError):
