@@ -120,6 +120,7 @@ class ShowResult:
         template: the Go template, or the GGUF's Jinja one when the model has no template layer.
         model_info: the GGUF's keys and values, arrays None unless `verbose`.
         tensors: (name, type, shape) in file order.
+        links: files that are run in place: digest of the blob to path.
     """
 
     model: StoredModel
@@ -130,6 +131,7 @@ class ShowResult:
     tensors: Sequence[tuple[str, str, tuple[int, ...]]]
     projector_info: Mapping[str, object] | None = None
     requires: str = ""
+    links: Mapping[str, str] = attrs.field(factory=dict)
 
 
 class BlobWriter(Protocol):

@@ -7,10 +7,12 @@ What becomes a layer is decided in `olm.store.create_plan`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
 
 import attrs
 import trio
@@ -33,6 +35,7 @@ from olm.store.create_plan import (
     Text,
     Wishes,
     check_files,
+    check_link_names,
     check_quantize,
     config_of,
     file_layers,
@@ -42,12 +45,22 @@ from olm.store.create_plan import (
     refuse_formats,
 )
 from olm.store.disk import disk_errors
+from olm.store.linking import InPlace, checked_link
 from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
 
 __all__ = ["CheckedRequest", "CreateJob", "check_request", "check_template", "open_create"]
 
-_STOP_S = 10.0
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STOP_S: Final = 10.0
+_REPORT_S: Final = 0.1
+_PLACED: Final = {
+    "linked": "linked to {}",
+    "cloned": "cloned {}",
+    "exists": "using existing layer for {}",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +72,7 @@ class CheckedRequest:
     files: Mapping[str, Digest]
     adapters: Mapping[str, Digest]
     wishes: Wishes
+    links: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -76,7 +90,8 @@ def check_request(request: CreateRequest) -> CheckedRequest:
     name = ModelName.parse(request.model)
     files = check_files(request.files)
     adapters = check_files(request.adapters)
-    if not request.from_ and not files:
+    check_link_names(request.links, [*files, *adapters])
+    if not request.from_ and not files and not request.links:
         raise InvalidRequest("neither 'from' or 'files' was specified")
     if request.from_:
         ModelName.parse(request.from_)
@@ -95,7 +110,12 @@ def check_request(request: CreateRequest) -> CheckedRequest:
         requires=request.requires,
     )
     return CheckedRequest(
-        model=name, from_=request.from_, files=files, adapters=adapters, wishes=wishes
+        model=name,
+        from_=request.from_,
+        files=files,
+        adapters=adapters,
+        wishes=wishes,
+        links=request.links,
     )
 
 
@@ -129,7 +149,7 @@ class _Run(StreamMessage[Progress], frozen=True):
 class CreateJob(Actor):
     """One create, from the checked request to the manifest. Temporary."""
 
-    __slots__ = ("_created", "_limiter", "_request", "_store")
+    __slots__ = ("_created", "_limiter", "_long", "_request", "_store")
 
     def __init__(
         self, request: CheckedRequest, store: Store, limiter: trio.CapacityLimiter
@@ -137,6 +157,8 @@ class CreateJob(Actor):
         self._request = request
         self._store = store
         self._limiter = limiter
+        # Hashing gigabytes must not keep other jobs from their small files.
+        self._long = trio.CapacityLimiter(1)
         self._created: list[Digest] = []
 
     async def stop(self) -> None:
@@ -153,7 +175,8 @@ class CreateJob(Actor):
             raise ModelNotFound(
                 f"model '{request.from_}' not found: it is not in the store, and pulling models is not supported yet"
             )
-        files = await self._read(request.files, out)
+        linked = await self._link(out)
+        files = await self._read({**request.files, **linked}, out)
         adapters = await self._read(request.adapters, out)
         found = [*file_layers(files, adapters=False), *file_layers(adapters, adapters=True)]
         weights = [facts for *_, facts in files if facts.kind == "model"]
@@ -173,6 +196,30 @@ class CreateJob(Actor):
         data = encode_manifest(config_layer(stored_config, len(config)), layers)
         await actor.ask(Publish(str(request.model), data))
         await out.send(Progress("success"))
+
+    async def _link(self, out: StreamSink[Progress]) -> dict[str, Digest]:
+        """Take the files in that are to be run in place; the digest of each."""
+        root, found = self._store.root, {}
+        for name, text in self._request.links.items():
+            path = await self._thread(checked_link, text, root)
+            file = await self._thread(InPlace, self._store.blobs, path)
+            try:
+                found[name] = digest = await self._thread(file.hash, _telling(out, file))
+                await self._keep(digest)
+                how = await self._thread(file.place)
+            finally:
+                with trio.move_on_after(_STOP_S, shield=True):
+                    await self._thread(file.close)
+            await out.send(Progress(_PLACED[how].format(path)))
+        return found
+
+    async def _keep(self, digest: Digest) -> None:
+        """Hold a blob that is about to be made, and note it: whatever happens then, `stop` looks after it."""
+        await self._store.actor.ask(Hold(self.name, (str(digest),)))
+        self._created.append(digest)
+
+    async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._long)
 
     async def _read(
         self, files: Mapping[str, Digest], out: StreamSink[Progress]
@@ -226,10 +273,27 @@ class CreateJob(Actor):
 
     async def _put(self, data: bytes) -> tuple[Digest, bool]:
         digest = Digest.of(data)
-        await self._store.actor.ask(Hold(self.name, (str(digest),)))
-        # Noted before it exists: whatever happens in the thread, `stop` looks after it.
-        self._created.append(digest)
+        await self._keep(digest)
         return await trio.to_thread.run_sync(self._store.blobs.put, data, limiter=self._limiter)
+
+
+def _telling(out: StreamSink[Progress], file: InPlace) -> Callable[[int], None]:
+    """Tell from a thread how far the hashing of a file is, now and then; ends the thread's work when the job is cancelled.
+
+    The digest is not known yet: the path stands where clients look for what a bar belongs to.
+    """
+    status, path, total = f"hashing {file.path.name}", str(file.path), file.size_bytes
+    told_s = float("-inf")
+
+    def on_bytes(done: int) -> None:
+        nonlocal told_s
+        trio.from_thread.check_cancelled()
+        now = time.monotonic()
+        if done >= total or now - told_s >= _REPORT_S:
+            told_s = now
+            trio.from_thread.run(out.send, Progress(status, path, total, done))
+
+    return on_bytes
 
 
 def _named(message: str, name: str) -> str:

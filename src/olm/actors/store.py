@@ -6,11 +6,12 @@ pass through the mailbox: they stream to disk in threads of their own and only t
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import attrs
 import trio
@@ -31,18 +32,22 @@ from olm.store.create_plan import Base
 from olm.store.disk import disk_errors
 from olm.store.library import Library
 from olm.store.manifests import PARAMS, ImageConfig
+from olm.store.mend import mend
 from olm.store.model import Listed, Model, decode_params
 from olm.store.names import Digest, ModelName
-from olm.store.show import modelfile_text, parameters_text
+from olm.store.problems import Mend
+from olm.store.show import links_of, modelfile_text, parameters_text
 
 __all__ = [
     "BeginCreate",
     "Hold",
     "Learn",
+    "Mending",
     "Publish",
     "Release",
     "Store",
     "StoreActor",
+    "Tidying",
     "store_spec",
 ]
 
@@ -115,10 +120,28 @@ class Release(Message[None], frozen=True):
     leftovers: tuple[str, ...] = ()
 
 
+class Mending(Message[tuple[bool, str]], frozen=True):
+    """Mend one problem that a check found; the reply is that of `olm.store.mend.mend`."""
+
+    mend: Mend
+
+
+class Tidying(Message[None], frozen=True):
+    """Remove folders of manifests that have none."""
+
+
 class StoreActor(Actor):
     """Owner of one store folder. Permanent; after a crash it opens the store again, from disk."""
 
-    __slots__ = ("_builtin", "_go_template", "_library", "_limiter", "_noprune", "_root")
+    __slots__ = (
+        "_as_it_is",
+        "_builtin",
+        "_go_template",
+        "_library",
+        "_limiter",
+        "_noprune",
+        "_root",
+    )
 
     mailbox_size = 512
 
@@ -129,8 +152,11 @@ class StoreActor(Actor):
         noprune: bool = False,
         builtin: bool = True,
         go_template: bool | None = None,
+        as_it_is: Literal["locked", "unlocked"] | None = None,
     ) -> None:
+        """`as_it_is`: open the store for a check, without putting it in order; `unlocked` to look only."""
         self._root = root
+        self._as_it_is = as_it_is
         self._noprune = noprune
         self._builtin = builtin
         self._go_template = go_template
@@ -140,15 +166,16 @@ class StoreActor(Actor):
 
     async def start(self) -> None:
         """Open and lock the store. Raises StoreLocked, DiskFull, StoreError."""
-        self._library = await trio.to_thread.run_sync(
-            partial(
-                Library.open,
-                self._root,
-                noprune=self._noprune,
-                builtin=self._builtin,
-                go_template=self._go_template,
-            ),
-            limiter=self._limiter,
+        self._library = await trio.to_thread.run_sync(self._opened, limiter=self._limiter)
+
+    def _opened(self) -> Library:
+        if self._as_it_is is not None:
+            return Library.look(self._root, locked=self._as_it_is == "locked")
+        return Library.open(
+            self._root,
+            noprune=self._noprune,
+            builtin=self._builtin,
+            go_template=self._go_template,
         )
 
     async def stop(self) -> None:
@@ -240,6 +267,20 @@ class StoreActor(Actor):
             limiter=self._limiter,
         )
 
+    @handles(Mending)
+    async def on_mending(self, msg: Mending) -> tuple[bool, str]:
+        """Put something in order that a check found."""
+        return await trio.to_thread.run_sync(
+            partial(mend, self._open, msg.mend, now_s=time.time()), limiter=self._limiter
+        )
+
+    @handles(Tidying)
+    async def on_tidying(self, _: Tidying) -> None:
+        """Remove empty folders."""
+        await trio.to_thread.run_sync(
+            self._open.manifests.remove_empty_folders, limiter=self._limiter
+        )
+
 
 def _base_of(library: Library, entry: Entry) -> Base:
     parameters: dict[str, object] = {}
@@ -251,10 +292,15 @@ def _base_of(library: Library, entry: Entry) -> Base:
 
 
 def store_spec(
-    root: Path, *, noprune: bool = False, go_template: bool | None = None, name: str = "store"
+    root: Path,
+    *,
+    noprune: bool = False,
+    go_template: bool | None = None,
+    as_it_is: Literal["locked", "unlocked"] | None = None,
+    name: str = "store",
 ) -> ChildSpec:
     """Describe the permanent store actor for the tree. Its first start raises StoreLocked, DiskFull, StoreError."""
-    actor = partial(StoreActor, root, noprune=noprune, go_template=go_template)
+    actor = partial(StoreActor, root, noprune=noprune, go_template=go_template, as_it_is=as_it_is)
     return ChildSpec(name, actor, stop_within_s=_STOP_S)
 
 
@@ -293,6 +339,7 @@ class Store:
             if model.projectors
             else None
         )
+        links = await trio.to_thread.run_sync(links_of, model, self.blobs, limiter=self._uploads)
         return ShowResult(
             model=_stored(model),
             modelfile=modelfile_text(model),
@@ -302,6 +349,7 @@ class Store:
             tensors=[(t.name, t.type_name, t.shape) for t in header.tensors],
             projector_info=projector,
             requires=model.config.requires,
+            links=links,
         )
 
     async def _header(self, path: Path, *, arrays: bool) -> Header:

@@ -216,6 +216,7 @@ class CreateRequest(_Request, frozen=True, kw_only=True):
     info: dict[str, object] | None = None
     name: str | None = None
     quantization: str | None = None
+    links: dict[str, str] | None = None
 
 
 class PullRequest(_Request, frozen=True, kw_only=True):
@@ -375,6 +376,7 @@ class ShowResponse(_Response, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     modified_at: str
     requires: str = ""
+    links: dict[str, str] | None = None
 
 
 class ProgressResponse(_Response, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ import click
 
 from olm.cli.client import Client
 from olm.cli.progress import Progress, StatusLines
-from olm.cli.wire import Json
+from olm.cli.wire import Json, integer, text
 from olm.errors import InvalidRequest, NotYetSupported
 from olm.modelfile import ModelSpec, parse_modelfile, spec_of
 
@@ -108,16 +108,21 @@ def upload_files(client: Client, paths: Sequence[Path], progress: Progress) -> d
     Returns:
         For each file its name relative to the folder they share, and its digest, as /api/create wants them.
     """
-    if not paths:
-        return {}
-    root = os.path.commonpath([path.parent for path in paths])
     named: dict[str, str] = {}
-    for path in paths:
+    for name, path in named_files(paths):
         try:
-            named[path.relative_to(root).as_posix()] = _upload(client, path, progress)
+            named[name] = _upload(client, path, progress)
         except OSError as exc:
             raise InvalidRequest(f"cannot read {path}: {exc.strerror}") from exc
     return named
+
+
+def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Files with their names relative to the folder they share."""
+    if not paths:
+        return []
+    root = os.path.commonpath([path.parent for path in paths])
+    return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
 def _upload(client: Client, path: Path, progress: Progress) -> str:
@@ -191,7 +196,8 @@ def _read_modelfile(file: str) -> tuple[ModelSpec, Path]:
 @click.argument("model")
 @click.option("-f", "--file", default="", help="The Modelfile.  [default: Modelfile]")
 @click.option("-q", "--quantize", default="", metavar="TYPE", help="Quantize to this type: q4_K_M.")
-def create_command(model: str, *, file: str, quantize: str) -> None:
+@click.option("--link", is_flag=True, help="Run GGUF files where they are instead of copying them.")
+def create_command(model: str, *, file: str, quantize: str, link: bool) -> None:
     """Create MODEL from a Modelfile, or from the GGUF files of this folder if it has none."""
     spec, folder = _read_modelfile(file)
     for warning in spec.warnings:
@@ -208,14 +214,30 @@ def create_command(model: str, *, file: str, quantize: str) -> None:
         body = create_body(model, spec, quantize)
         if weights.model:
             body["from"] = weights.model
+        links: dict[str, str] = {}
         for field, sources in (
             ("files", weights),
             ("adapters", adapters),
             ("draft_files", drafts),
         ):
-            if sources.files:
+            if sources.files and link:
+                links |= {name: str(path.resolve()) for name, path in named_files(sources.files)}
+            elif sources.files:
                 body[field] = upload_files(client, sources.files, progress)
+        if links:
+            body["links"] = links
         with closing(client.stream("POST", "/api/create", body)) as events:
             lines = StatusLines(progress)
             for event in events:
+                if link:
+                    _check_same_file(event, links)
                 lines.show(event)
+
+
+def _check_same_file(event: Json, links: Mapping[str, str]) -> None:
+    """A server in a container may have another file at the same path; it tells the size before it reads it."""
+    path = text(event, "digest")
+    if path in links.values() and integer(event, "total") != Path(path).stat().st_size:
+        raise InvalidRequest(
+            f"the server has another file at {path}; create the model without --link to upload this one"
+        )

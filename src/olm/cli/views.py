@@ -138,6 +138,7 @@ def _model_rows(shown: Json) -> list[list[str]]:
     rows.append(["quantization", text(details, "quantization_level")])
     if requires := text(shown, "requires"):
         rows.append(["requires", requires])
+    rows += [["linked to", str(path)] for path in mapping(shown, "links").values()]
     return [row for row in rows if row[1]]
 
 

@@ -12,15 +12,19 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
 from olm.errors import CorruptStore, DigestMismatch, StoreError
 from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir, read_small
+from olm.store.links import Links
 from olm.store.names import Digest
 
-__all__ = ["BlobStore", "PendingBlob"]
+__all__ = ["DAMAGED_PREFIX", "BlobStore", "PendingBlob"]
+
+DAMAGED_PREFIX: Final = ".olm-damaged-"
+"""Before the name of a blob that was found damaged: out of the way of a new one, and there if the user wants it."""
 
 
 class PendingBlob:
@@ -81,7 +85,7 @@ class PendingBlob:
                     f'digest mismatch, expected "{self._expected}", got "{digest}"'
                 )
             final = self._folder / digest.file_name
-            if _size_of(final) == self._size:
+            if _is_regular(final, self._size):
                 return digest, False
             with disk_errors("write to the model store"):
                 os.fsync(self._fd)
@@ -112,9 +116,24 @@ class BlobStore:
         """Where a blob is, whether or not it is there."""
         return self.folder / digest.file_name
 
+    @property
+    def links(self) -> Links:
+        """Blobs that are files elsewhere."""
+        return Links(self.folder)
+
     def size(self, digest: Digest) -> int | None:
-        """The size of a blob in bytes; None when it is not in the store."""
-        return _size_of(self.path(digest))
+        """The size of a blob in bytes; None when it is not in the store.
+
+        A linked file that is not as it was is no blob of that digest any more, so that a pull or an import brings one.
+        """
+        size, is_link = _size_of(self.path(digest))
+        if is_link and self.links.state(digest) in ("changed", "missing"):
+            return None
+        return size
+
+    def is_whole(self, digest: Digest, size_bytes: int) -> bool:
+        """Whether the store has the bytes themselves, not a link to them."""
+        return _is_regular(self.path(digest), size_bytes)
 
     def create(self, expected: Digest | None = None) -> PendingBlob:
         """Begin a blob. Raises DiskFull, StoreError."""
@@ -139,17 +158,50 @@ class BlobStore:
                 raise CorruptStore(f"blob {digest} is missing from the store") from exc
             raise
 
+    def set_aside(self, digest: Digest, inode: int) -> str | None:
+        """Rename a damaged blob durably, if it still is the file with that inode; returns its new name, else None.
+
+        The name's time is that of the setting aside, from which its keeping is counted. Raises DiskFull, StoreError.
+        """
+        path, aside = self.path(digest), f"{DAMAGED_PREFIX}{digest.file_name}"
+        with disk_errors(f"set the damaged blob {digest} aside"):
+            try:
+                if path.lstat().st_ino != inode:
+                    return None
+                os.utime(path)
+                os.replace(path, self.folder / aside)
+            except FileNotFoundError:
+                return None
+            fsync_dir(self.folder)
+        return aside
+
     def remove(self, digest: Digest) -> None:
-        """Remove a blob; a missing one is fine. Raises StoreError."""
+        """Remove a blob; a missing one is fine. Of a link the link goes, and never the file. Raises StoreError."""
+        path = self.path(digest)
         with disk_errors("remove from the model store"), suppress(FileNotFoundError):
-            self.path(digest).unlink()
+            is_link = path.is_symlink()
+            path.unlink()
+            if is_link:
+                self.links.forget(digest)
 
 
-def _size_of(path: Path) -> int | None:
+def _size_of(path: Path) -> tuple[int | None, bool]:
+    """The size of a plain file, None of anything else; and whether a link led to it."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, False
     except OSError as exc:
         raise StoreError(f"cannot read the model store: {os.strerror(exc.errno or 0)}") from exc
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    is_link = stat.S_ISLNK(status.st_mode)
+    if is_link:
+        try:
+            status = path.stat()
+        except OSError:
+            return None, True  # it leads nowhere, or where we may not go
+    return (status.st_size if stat.S_ISREG(status.st_mode) else None), is_link
+
+
+def _is_regular(path: Path, size_bytes: int) -> bool:
+    size, is_link = _size_of(path)
+    return size == size_bytes and not is_link

@@ -40,6 +40,7 @@ __all__ = [
     "Text",
     "Wishes",
     "check_files",
+    "check_link_names",
     "check_quantize",
     "config_of",
     "file_layers",
@@ -120,14 +121,30 @@ def check_files(files: Mapping[str, str]) -> dict[str, Digest]:
     """
     checked: dict[str, Digest] = {}
     for path, digest in files.items():
-        parts = path.split("/")
-        if not path or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in parts):
-            raise InvalidRequest("file path must be relative")
+        _check_name(path)
         try:
             checked[path] = Digest.parse(digest)
         except InvalidName as exc:
             raise InvalidName("invalid digest format") from exc
     return checked
+
+
+def check_link_names(links: Mapping[str, str], files: Sequence[str]) -> None:
+    """Check the names of files that are to be run in place, as those of uploads. Their paths are the disk's affair.
+
+    Raises:
+        InvalidRequest: `file path must be relative`, or a name that an upload has, too.
+    """
+    for name in links:
+        _check_name(name)
+        if name in files:
+            raise InvalidRequest(f"{name} is both uploaded and linked")
+
+
+def _check_name(path: str) -> None:
+    parts = path.split("/")
+    if not path or "\\" in path or "\0" in path or any(p in ("", ".", "..") for p in parts):
+        raise InvalidRequest("file path must be relative")
 
 
 def check_quantize(wanted: str) -> None:

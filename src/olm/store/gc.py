@@ -16,13 +16,21 @@ from pathlib import Path
 from typing import Final
 
 from olm.errors import CorruptStore
-from olm.store.blobs import BlobStore
+from olm.store.blobs import DAMAGED_PREFIX, BlobStore
 from olm.store.catalog import Catalog
 from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
+from olm.store.links import Links
 from olm.store.manifests import ManifestStore
 from olm.store.names import Digest
 
-__all__ = ["PARTIAL_KEPT_S", "UNREFERENCED_KEPT_S", "UPLOAD_LEASE_S", "Janitor", "maintain"]
+__all__ = [
+    "PARTIAL_KEPT_S",
+    "UNREFERENCED_KEPT_S",
+    "UPLOAD_LEASE_S",
+    "Janitor",
+    "is_leftover",
+    "maintain",
+]
 
 UNREFERENCED_KEPT_S: Final = 3600.0
 """Younger blobs may belong to a create that has not written its manifest yet (Ollama's hour)."""
@@ -32,6 +40,7 @@ UPLOAD_LEASE_S: Final = 3600.0
 """How long an upload waits for the create that will use it."""
 
 _PARTIAL: Final = re.compile(r"sha256-[0-9a-f]{64}-partial(-\d+)?")
+_DAMAGED: Final = re.compile(re.escape(DAMAGED_PREFIX) + r"sha256-[0-9a-f]{64}")
 _COLON: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _log = logging.getLogger(__name__)
 
@@ -113,6 +122,7 @@ def maintain(
     with disk_errors("tidy the model store"):
         _rename_colons(blobs.folder)
         removed = _sweep_temps(blobs.folder) + _sweep_temps(manifests.folder, deep=True)
+        removed += _sweep_temps(blobs.folder.parent)
         if prune:
             removed += _sweep_blobs(blobs.folder, catalog, now_s)
             manifests.remove_empty_folders()
@@ -148,9 +158,10 @@ def _sweep_blobs(folder: Path, catalog: Catalog, now_s: float) -> list[str]:
         _log.warning("nothing is pruned, because a manifest cannot be read: %s", exc)
         return []
     removed: list[str] = []
+    links = {Digest.parse(record.digest).file_name for record in Links(folder).records()}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in needed or not entry.is_file(follow_symlinks=False):
+            if entry.name in needed or not _is_ours(entry, links):
                 continue
             with suppress(FileNotFoundError):
                 age_s = now_s - entry.stat(follow_symlinks=False).st_mtime
@@ -163,5 +174,17 @@ def _sweep_blobs(folder: Path, catalog: Catalog, now_s: float) -> list[str]:
     return removed
 
 
+def _is_ours(entry: os.DirEntry[str], links: set[str]) -> bool:
+    """Files, and links that olm made; links of somebody else stay."""
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and entry.name in links)
+
+
 def _kept_s(name: str) -> float:
-    return PARTIAL_KEPT_S if _PARTIAL.fullmatch(name) else UNREFERENCED_KEPT_S
+    is_of_use = _PARTIAL.fullmatch(name) or _DAMAGED.fullmatch(name)
+    return PARTIAL_KEPT_S if is_of_use else UNREFERENCED_KEPT_S
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of that name is nothing but a leftover of work that ended: never a blob, never a manifest."""
+    patterns = (_PARTIAL, _DAMAGED)
+    return name.startswith(TEMP_PREFIX) or any(pattern.fullmatch(name) for pattern in patterns)

@@ -140,7 +140,11 @@ def has_files(model: Model, blobs: BlobStore) -> bool:
 def _check_size(layer: Layer, blobs: BlobStore, shortest: str) -> None:
     size = blobs.size(layer.blob)
     if size is None:
-        raise CorruptStore(f"model '{shortest}': blob {layer.digest} is missing from the store")
+        link = blobs.links.record(layer.blob)
+        trouble = link.trouble() if link else ""
+        raise CorruptStore(
+            f"model '{shortest}': {trouble or f'blob {layer.digest} is missing from the store'}"
+        )
     if size != layer.size:
         raise CorruptStore(
             f"model '{shortest}': blob {layer.digest} has {size} bytes, not {layer.size}; "

@@ -1,4 +1,4 @@
-"""The texts of `/api/show`: a Modelfile that makes the model again, and its parameters one a line. Pure."""
+"""The texts of `/api/show`: a Modelfile that makes the model again, and its parameters one a line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Mapping
 
 from olm.modelfile import Command, format_modelfile
+from olm.store.blobs import BlobStore
 from olm.store.model import Model
 
-__all__ = ["modelfile_text", "parameters_text"]
+__all__ = ["links_of", "modelfile_text", "parameters_text"]
 
 _KEY_COLUMNS = 30
 
@@ -45,6 +46,12 @@ def _commands(model: Model) -> Iterator[Command]:
         yield Command("license", text)
     for message in model.messages:
         yield Command("message", message.content, message.role)
+
+
+def links_of(model: Model, blobs: BlobStore) -> dict[str, str]:
+    """The files that a model runs in place: digest to path. Reads a link for each layer."""
+    found = {layer.digest: blobs.links.record(layer.blob) for layer in model.entry.manifest.layers}
+    return {digest: record.path for digest, record in found.items() if record is not None}
 
 
 def parameters_text(parameters: Mapping[str, object]) -> str:

@@ -184,6 +184,7 @@ def create_request(request: wire.CreateRequest) -> jobs.CreateRequest:
         renderer=request.renderer or "",
         parser=request.parser or "",
         requires=request.requires or "",
+        links=request.links or {},
     )
 
 

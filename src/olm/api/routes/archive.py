@@ -12,16 +12,14 @@ import attrs
 import msgspec
 from hypercorn.typing import ASGISendCallable
 from quart import Quart, Response
-from quart import request as http_request
 
 from olm.actors.client import Olm
 from olm.actors.jobs_client import ExportRequest, ImportRequest
-from olm.api.auth import PROXY_FIELDS, is_this_machine
 from olm.api.body import decode
-from olm.api.errors import Forbidden
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add
 from olm.api.routes.jobs import progress_reply
+from olm.api.routes.local import check_local
 from olm.api.streaming import Framing, StreamResponse
 from olm.errors import InvalidRequest, OlmError
 from olm.log import get_logger
@@ -69,14 +67,14 @@ class _Routes:
         if not request.path:
             framing = Framing(_ZSTD if request.compress else _TAR, lambda _error, _id: b"")
             return _ArchiveResponse(call, partial(self.olm.jobs.export_stream, request), framing)
-        _check_local(call)
+        check_local(call, "send or take the archive itself instead")
         return await progress_reply(call, self.olm.jobs.export(request), body.stream)
 
     async def import_(self, call: Call) -> Response:
         body = decode(call.take_body(), ImportBody)
         if not body.path:
             raise InvalidRequest("path is required, or an archive as application/x-tar in the body")
-        _check_local(call)
+        check_local(call, "send or take the archive itself instead")
         request = ImportRequest(path=body.path, name=body.name or "")
         return await progress_reply(call, self.olm.jobs.import_(request), body.stream)
 
@@ -89,12 +87,3 @@ class _ArchiveResponse(StreamResponse):
             await super()._fail(send, error)
             return
         _log.error("the export was cut off: %s id=%s", error, self._call.id)
-
-
-def _check_local(call: Call) -> None:
-    """Paths are this machine's business: nobody elsewhere, and nobody behind a proxy, names files of it."""
-    is_proxied = any(name.decode("latin1") in http_request.headers for name in PROXY_FIELDS)
-    if is_proxied or not is_this_machine(call.client):
-        raise Forbidden(
-            "a path can be named from this machine only, without a key; send or take the archive itself instead"
-        )

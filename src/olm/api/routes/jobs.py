@@ -16,6 +16,7 @@ from olm.api.body import decode
 from olm.api.dialects.ollama import create_request, pull_request
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
+from olm.api.routes.local import check_local
 from olm.api.streaming import StreamResponse, progress_json, progress_lines
 from olm.errors import InvalidRequest, OlmError
 
@@ -52,6 +53,8 @@ class _Routes:
         request = decode(call.take_body(), wire.CreateRequest)
         wanted = create_request(request)
         _check_named(wanted)
+        if wanted.links:
+            check_local(call, "upload the files instead of linking them")
         return await progress_reply(call, self.olm.jobs.create(wanted), request.stream)
 
     async def pull(self, call: Call) -> Response:

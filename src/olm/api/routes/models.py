@@ -146,4 +146,5 @@ def _show(
         capabilities=model.capabilities,
         modified_at=rfc3339(model.modified_ns, local=True),
         requires=shown.requires,
+        links=dict(shown.links) or None,
     )
