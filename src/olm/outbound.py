@@ -1,23 +1,25 @@
 """The one place where olm makes an HTTP client for going out, and where that client's errors become olm's.
 
-The library is imported when the first client is made. Proxies come from the usual environment variables.
+The library is imported when the first client is made. Proxies come from the usual environment variables
+(`olm.proxies`), certificates from the system or from SSL_CERT_FILE and SSL_CERT_DIR.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from olm.errors import OlmError
+from olm.errors import InvalidRequest, OlmError
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["ConnectionBroke", "open_client", "outbound_errors"]
+__all__ = ["ConnectionBroke", "make_blocking_client", "open_client", "outbound_errors"]
 
 _CONNECT_S: Final = 30.0
 _MAX_CONNECTIONS: Final = 64
@@ -32,6 +34,9 @@ async def open_client(user_agent: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Open a client. It follows no redirects, asks for no compression and bounds no read: callers do.
 
     Reading the system's certificates takes tens of milliseconds, so that happens in a thread.
+
+    Raises:
+        InvalidRequest: the certificates that the environment names cannot be read.
     """
     client = await trio.to_thread.run_sync(_make, user_agent)
     try:
@@ -45,14 +50,35 @@ async def open_client(user_agent: str) -> AsyncIterator[httpx2.AsyncClient]:
 def _make(user_agent: str) -> httpx2.AsyncClient:
     import httpx2
 
-    # It logs a line for each request, with addresses that may hold signatures.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    _quieten()
     return httpx2.AsyncClient(
-        headers={"User-Agent": user_agent, "Accept-Encoding": "identity"},
+        headers=_headers(user_agent),
         timeout=httpx2.Timeout(None, connect=_CONNECT_S),
         limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
         follow_redirects=False,
     )
+
+
+def make_blocking_client(user_agent: str) -> httpx2.Client:
+    """Make the same client for threads; several may use it at once. Blocking; the caller closes it."""
+    import httpx2
+
+    _quieten()
+    return httpx2.Client(
+        headers=_headers(user_agent),
+        timeout=httpx2.Timeout(None, connect=_CONNECT_S),
+        limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
+        follow_redirects=False,
+    )
+
+
+def _headers(user_agent: str) -> dict[str, str]:
+    return {"User-Agent": user_agent, "Accept-Encoding": "identity"}
+
+
+def _quieten() -> None:
+    """The library logs a line for each request, with addresses that may hold signatures."""
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+import attrs
 import msgspec
 import trio
 
@@ -29,11 +30,11 @@ from olm.store.names import Digest, ModelName
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Registry", "base_url", "open_registry"]
+__all__ = ["USER_AGENT", "Place", "Registry", "base_url", "failure_of", "open_registry"]
 
 _OLLAMA: Final = "0.33.0"
 """Registries compare it: ollama.com refuses models that need a newer one."""
-_USER_AGENT: Final = (
+USER_AGENT: Final = (
     f"ollama/{_OLLAMA} ({platform.machine()} {platform.system().lower()}) olm/{__version__}"
 )
 _ACCEPT: Final = "application/vnd.docker.distribution.manifest.v2+json"
@@ -49,6 +50,19 @@ _MAY_PASS: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 class _Token(msgspec.Struct):
     token: str = ""
     access_token: str = ""
+
+
+@attrs.frozen
+class Place:
+    """Where the bytes of a blob are, after redirects, and what to send along; whether parts can be had.
+
+    `is_elsewhere`: another host than the registry's, so a refusal may only mean that its address has expired.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    has_ranges: bool
+    is_elsewhere: bool
 
 
 def base_url(name: ModelName, *, insecure: bool) -> str:
@@ -67,7 +81,7 @@ async def open_registry(base: str, home: Path) -> AsyncIterator[Registry]:
         base: from `base_url`.
         home: olm's home, where its key is; read at the first challenge only.
     """
-    async with open_client(_USER_AGENT) as client:
+    async with open_client(USER_AGENT) as client:
         yield Registry(client, base, home)
 
 
@@ -122,6 +136,28 @@ class Registry:
             if "http_status" in exc.details:
                 self._direct.pop(digest, None)  # its signature may have expired: ask again
             raise
+
+    async def locate(self, digest: Digest) -> Place:
+        """Find out where a blob's bytes are, signing in and following redirects; its first byte is asked for.
+
+        For those who then ask there themselves (`olm.registry.fetch`). Raises TryAgain, RegistryError.
+        """
+        url = self._direct.get(digest, f"{self._base}/blobs/{digest}")
+        try:
+            async with self._open(url, {"Range": "bytes=0-0"}) as answer:
+                found, has_ranges = str(answer.url), answer.status_code == 206
+        except RegistryError:
+            self.forget(digest)
+            raise
+        self._direct[digest] = found
+        is_elsewhere = not _same_origin(found, self._base)
+        token = "" if is_elsewhere else self._token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return Place(found, headers, has_ranges, is_elsewhere)
+
+    def forget(self, digest: Digest) -> None:
+        """Ask the registry again next time: the address it redirected to may have expired."""
+        self._direct.pop(digest, None)
 
     @asynccontextmanager
     async def _open(self, url: str, headers: Mapping[str, str]) -> AsyncIterator[httpx2.Response]:
@@ -241,19 +277,25 @@ async def _read_some(answer: httpx2.Response, limit_bytes: int) -> bytes:
 
 async def _failure(answer: httpx2.Response, *, elsewhere: bool = False) -> RegistryError:
     """The error of an answer that is no success, in Ollama's words; `elsewhere` a new redirect may help."""
-    status = answer.status_code
+    body = await _read_some(answer, _MAX_ERROR_BYTES)
+    return failure_of(answer.status_code, answer.headers, body, elsewhere=elsewhere)
+
+
+def failure_of(
+    status: int, headers: Mapping[str, str], body: bytes, *, elsewhere: bool
+) -> RegistryError:
+    """Make the error of an answer that is no success, of its status, headers and the beginning of its body."""
     if status == 404 and not elsewhere:
         return RegistryError("file does not exist", http_status=status)
-    body = (await _read_some(answer, _MAX_ERROR_BYTES)).decode(errors="replace").strip()
-    message = f"{status}: {body}"
+    message = f"{status}: {body[:_MAX_ERROR_BYTES].decode(errors='replace').strip()}"
     if status not in _MAY_PASS and not elsewhere:
         return RegistryError(message, http_status=status)
-    return TryAgain(message, http_status=status, retry_after_s=_retry_after_s(answer))
+    retry_after_s = _retry_after_s(headers.get("retry-after", ""))
+    return TryAgain(message, http_status=status, retry_after_s=retry_after_s)
 
 
-def _retry_after_s(answer: httpx2.Response) -> float:
+def _retry_after_s(text: str) -> float:
     """Seconds, or a date, as RFC 9110 §10.2.3 has it; 0 when there is none that can be read."""
-    text = answer.headers.get("retry-after", "")
     try:
         wait_s = (
             float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
