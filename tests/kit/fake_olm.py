@@ -31,8 +31,10 @@ from olm.actors.client import (
     StoredModel,
 )
 from olm.actors.jobs_client import (
+    CheckRequest,
     CreateRequest,
     ExportRequest,
+    Finding,
     ImportRequest,
     Progress,
     PullRequest,
@@ -413,6 +415,12 @@ class FakeJobs:
         self.pulled: list[PullRequest] = []
         self.exports: list[ExportRequest] = []
         self.imports: list[ImportRequest] = []
+        self.checks: list[CheckRequest] = []
+        self.found: list[Progress | Finding | Exception] = [
+            Progress("reading manifests"),
+            Finding("orphan", "sha256:" + "0" * 64, "no model needs it", size_bytes=5),
+            Progress("success"),
+        ]
         self.archive: list[bytes | Exception] = [b"an ", b"archive"]
         self.received = b""
 
@@ -436,6 +444,21 @@ class FakeJobs:
         """Go through the same script."""
         self.pulled.append(request)
         return self.create(CreateRequest(model=request.model))
+
+    @asynccontextmanager
+    async def check(
+        self, request: CheckRequest
+    ) -> AsyncIterator[AsyncIterator[Progress | Finding]]:
+        self.checks.append(request)
+        await trio.lowlevel.checkpoint()
+        yield self._found()
+
+    async def _found(self) -> AsyncIterator[Progress | Finding]:
+        for step in self.found:
+            await trio.lowlevel.checkpoint()
+            if isinstance(step, Exception):
+                raise step
+            yield step
 
     @asynccontextmanager
     async def export(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[Progress]]:

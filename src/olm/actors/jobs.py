@@ -11,10 +11,13 @@ import attrs
 import trio
 
 from olm.actors.archive import open_export, open_export_stream, open_import
+from olm.actors.check import open_check
 from olm.actors.create import open_create
 from olm.actors.jobs_client import (
+    CheckRequest,
     CreateRequest,
     ExportRequest,
+    Finding,
     ImportRequest,
     Progress,
     PullRequest,
@@ -80,3 +83,9 @@ class Jobs:
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Fetch a model from its registry; see `JobsClient.pull`."""
         return self.pulls.pull(request)
+
+    def check(
+        self, request: CheckRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress | Finding]]:
+        """Look through the store; see `JobsClient.check`."""
+        return open_check(self.supervisor, f"check-{next(self._numbers)}", self.store, request)

@@ -9,8 +9,10 @@ import attrs
 import trio
 
 from olm.actors.jobs_client import (
+    CheckRequest,
     CreateRequest,
     ExportRequest,
+    Finding,
     ImportRequest,
     JobsClient,
     Progress,
@@ -49,6 +51,15 @@ class MeteredJobs:
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """See `JobsClient.import_`."""
         return self._counted("import", self._inner.import_(request))
+
+    @asynccontextmanager
+    async def check(
+        self, request: CheckRequest
+    ) -> AsyncIterator[AsyncIterator[Progress | Finding]]:
+        """See `JobsClient.check`. Its bytes move nowhere, so only its end is counted."""
+        with _Ending(self._metrics, "check"):
+            async with self._inner.check(request) as steps:
+                yield steps
 
     @asynccontextmanager
     async def export_stream(self, request: ExportRequest) -> AsyncIterator[AsyncIterator[bytes]]:

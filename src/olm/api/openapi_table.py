@@ -19,6 +19,7 @@ from olm.api import schemas_operations as operations
 from olm.api import schemas_responses as responses
 from olm.api import schemas_text as text
 from olm.api.routes.archive import ExportBody, ImportBody
+from olm.api.routes.check import CheckAnswer, CheckBody, CheckLine
 from olm.api.routes.queue import QueueResponse
 
 __all__ = ["ROUTES", "Described", "Streamed"]
@@ -191,6 +192,15 @@ _EXPORT: Final = Described(
     line=ollama.ProgressResponse,
     example={"models": ["tiny"], "path": "/tmp/tiny.tar"},
 )
+_CHECK: Final = Described(
+    _OPERATIONS,
+    "Look through the store: damaged and missing files, leftovers; mend them with `repair`",
+    CheckBody,
+    CheckAnswer,
+    streamed="ndjson",
+    line=CheckLine,
+    example={"quick": True},
+)
 _IMPORT: Final = Described(
     _OLLAMA,
     "Read models from an archive on this machine, or from the body when it is application/x-tar",
@@ -339,6 +349,7 @@ ROUTES: Final[Mapping[str, Described]] = {
     "POST /api/pull": _PULL,
     "POST /api/export": _EXPORT,
     "POST /api/import": _IMPORT,
+    "POST /api/store/check": _CHECK,
     "POST /api/copy": _COPY,
     "DELETE /api/delete": _DELETE,
     "HEAD /api/blobs/{digest}": Described(_OLLAMA, "Whether a file is in the store"),

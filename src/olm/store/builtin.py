@@ -19,8 +19,9 @@ from olm.store.disk import disk_errors, read_small, write_durably
 from olm.store.manifests import Layer, ManifestStore, config_layer, decode_manifest, encode_manifest
 from olm.store.names import Digest, ModelName
 
-__all__ = ["ensure_builtin", "note_removed"]
+__all__ = ["BUILTIN", "ensure_builtin", "note_removed"]
 
+BUILTIN: Final = ModelName.parse("tiny")
 _STATE: Final = "olm-builtin.json"
 _log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def _is_complete(data: bytes, blobs: BlobStore) -> bool:
 
 def note_removed(root: Path, name: ModelName) -> None:
     """Remember that the user removed the built-in model, if `name` is it. Raises DiskFull, StoreError."""
-    if name.same_as(ModelName.parse("tiny")):
+    if name.same_as(BUILTIN):
         _write_state(root, _State(removed=True))
 
 

@@ -93,9 +93,16 @@ class Library:
         return library
 
     @classmethod
-    def look(cls, root: Path) -> Library:
-        """Open a store to read it, without a lock and without changing anything; writing methods must not be used."""
-        return cls(root, None, noprune=True)
+    def look(cls, root: Path, *, locked: bool = False) -> Library:
+        """Open a store as it is, without changing anything.
+
+        Args:
+            locked: hold its lock, so that it may be changed; without it writing methods must not be used.
+
+        Raises:
+            StoreLocked, DiskFull, StoreError: it cannot be locked.
+        """
+        return cls(root, StoreLock(root) if locked else None, noprune=True)
 
     def close(self) -> None:
         """Save what was learnt and let the lock go. Raises nothing for a full disk: the index is only a cache."""
