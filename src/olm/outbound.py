@@ -17,6 +17,8 @@ import trio
 from olm.errors import InvalidRequest, OlmError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 __all__ = ["ConnectionBroke", "make_blocking_client", "open_client", "outbound_errors"]
@@ -50,12 +52,15 @@ async def open_client(user_agent: str) -> AsyncIterator[httpx2.AsyncClient]:
 def _make(user_agent: str) -> httpx2.AsyncClient:
     import httpx2
 
+    from olm.outbound_routes import Routes
+
     _quieten()
     return httpx2.AsyncClient(
         headers=_headers(user_agent),
         timeout=httpx2.Timeout(None, connect=_CONNECT_S),
-        limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
+        transport=Routes(_certificates(), httpx2.Limits(max_connections=_MAX_CONNECTIONS)),
         follow_redirects=False,
+        trust_env=False,  # what the environment says is read here and in Routes
     )
 
 
@@ -63,13 +68,29 @@ def make_blocking_client(user_agent: str) -> httpx2.Client:
     """Make the same client for threads; several may use it at once. Blocking; the caller closes it."""
     import httpx2
 
+    from olm.outbound_routes import BlockingRoutes
+
     _quieten()
     return httpx2.Client(
         headers=_headers(user_agent),
         timeout=httpx2.Timeout(None, connect=_CONNECT_S),
-        limits=httpx2.Limits(max_connections=_MAX_CONNECTIONS),
+        transport=BlockingRoutes(_certificates(), httpx2.Limits(max_connections=_MAX_CONNECTIONS)),
         follow_redirects=False,
+        trust_env=False,
     )
+
+
+def _certificates() -> ssl.SSLContext:
+    import httpx2
+
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as exc:  # the errors of ssl are among them
+        named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR") or "the system"
+        reason = exc.strerror or str(exc)
+        raise InvalidRequest(
+            f"cannot read the certificates of {named}: {reason}", status=500
+        ) from exc
 
 
 def _headers(user_agent: str) -> dict[str, str]:
