@@ -1,3 +1,14 @@
 """Checkpoints as people have them: safetensors and PyTorch files, read without running anything that is in them."""
 
-__all__: list[str] = []
+from olm.checkpoint.folder import OpenCheckpoint, open_checkpoint, open_files
+from olm.checkpoint.types import DTYPES, Checkpoint, RowReader, Source
+
+__all__ = [
+    "DTYPES",
+    "Checkpoint",
+    "OpenCheckpoint",
+    "RowReader",
+    "Source",
+    "open_checkpoint",
+    "open_files",
+]

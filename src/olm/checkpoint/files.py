@@ -1,0 +1,114 @@
+"""The files of a checkpoint by their relative names: out of a folder, or out of a list of names and paths.
+
+Nothing but regular files is opened, and nothing outside the folder. What the files hold is read elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import attrs
+
+from olm.checkpoint.mapped import open_regular
+from olm.errors import CheckpointError
+
+__all__ = ["Files", "files_of_folder"]
+
+_MAX_FILES: Final = 10_000
+_MAX_DEPTH: Final = 2  # `1_Pooling/config.json`; deeper lie caches and other formats
+
+
+@attrs.frozen
+class Files:
+    """What there is to read.
+
+    Attributes:
+        folder: what messages and labels begin with.
+        paths: where the file of each relative name is, `1_Pooling/config.json`. The paths are trusted: see the makers.
+    """
+
+    folder: Path
+    paths: Mapping[str, Path]
+
+    def open(self, name: str) -> int:
+        """Open one. Raises CheckpointError when it is missing, cannot be read, or is not a regular file."""
+        path = self.paths.get(name)
+        if path is None:
+            raise CheckpointError(f"{name}: is missing")
+        return open_regular(path, self.folder / name)
+
+    def read(self, name: str, limit_bytes: int) -> bytes | None:
+        """Read a whole file; None when it is not there.
+
+        Raises:
+            CheckpointError: it is larger than `limit_bytes`, or cannot be read.
+        """
+        if name not in self.paths:
+            return None
+        with open(self.open(name), "rb") as file:
+            if os.fstat(file.fileno()).st_size > limit_bytes:
+                raise CheckpointError(f"{name}: is larger than {limit_bytes >> 20} MiB")
+            try:
+                return file.read(limit_bytes)
+            except OSError as exc:
+                raise CheckpointError(f"{name}: cannot be read: {exc.strerror}") from exc
+
+
+def files_of_folder(folder: Path) -> Files:
+    """List a folder's files, and those one level down. Hidden ones are left out.
+
+    A symbolic link counts if it ends inside the folder, or, in a snapshot of the Hugging Face cache, where the
+    cache keeps that model's files (`models--x/snapshots/<revision>/f` -> `models--x/blobs/<hash>`).
+
+    Raises:
+        CheckpointError: no folder, links that lead out, or too many files.
+    """
+    try:
+        real = folder.resolve(strict=True)
+        paths: dict[str, Path] = {}
+        _list(real, "", _boundary(real), paths)
+    except OSError as exc:
+        raise CheckpointError(f"{folder}: cannot be listed: {exc.strerror}") from exc
+    return Files(folder, dict(sorted(paths.items())))
+
+
+def _boundary(folder: Path) -> Path:
+    model = folder.parent.parent
+    is_snapshot = folder.parent.name == "snapshots" and model.name.startswith("models--")
+    return model if is_snapshot else folder
+
+
+def _list(folder: Path, prefix: str, boundary: Path, paths: dict[str, Path]) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = str(PurePosixPath(prefix, entry.name))
+            if entry.name.startswith(".") or not name.isprintable():
+                continue
+            path = Path(entry.path)
+            if entry.is_symlink():
+                path = _target(path, name, boundary)
+            if entry.is_dir(follow_symlinks=False):
+                if len(PurePosixPath(name).parts) < _MAX_DEPTH:
+                    _list(path, name, boundary, paths)
+            elif (
+                not path.is_dir()
+            ):  # FIFOs and devices are listed, and refused when they are wanted
+                paths[name] = path
+            if len(paths) > _MAX_FILES:
+                raise CheckpointError(f"{boundary.name}: has more than {_MAX_FILES} files")
+
+
+def _target(link: Path, name: str, boundary: Path) -> Path:
+    """Where a link ends; it must exist and be inside."""
+    try:
+        path = link.resolve(strict=True)
+    except (OSError, RuntimeError) as exc:  # RuntimeError: a loop, up to Python 3.12
+        raise CheckpointError(f"{name}: is a symbolic link to nothing") from exc
+    if not path.is_relative_to(boundary):
+        raise CheckpointError(
+            f"{name}: insecure path: a symbolic link that leads out of the folder; copy the files together"
+        )
+    return path
