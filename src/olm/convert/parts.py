@@ -1,0 +1,74 @@
+"""What several architectures do to their tensors: rope's order of rows, rope's factors, fused projections.
+
+Each function is one fact about how llama.cpp wants weights; the files in `architectures` name the ones they need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from olm.checkpoint.types import RowReader
+from olm.convert.hparams import Hparams
+from olm.convert.lazy import constant, map_values, split, take
+from olm.errors import CheckpointError
+
+__all__ = ["interleave_rope", "llama3_rope_factors", "plus_one", "split_heads"]
+
+
+def interleave_rope(projection: RowReader, n_heads: int) -> RowReader:
+    """Reorder the rows of a query or key projection, [n_heads * head_dim, …], or the entries of its bias.
+
+    Hugging Face rotates row i of a head with row i + head_dim/2, llama.cpp's ROPE_TYPE_NORM rotates neighbours; so the
+    halves of each head are interleaved. Not for architectures of ROPE_TYPE_NEOX.
+
+    Raises:
+        CheckpointError: the rows do not divide into heads.
+    """
+    n_rows = projection.shape[0]
+    if n_heads <= 0 or n_rows % (2 * n_heads):
+        raise CheckpointError(f"{n_rows} rows of a projection do not divide into {n_heads} heads")
+    rows = np.arange(n_rows).reshape(n_heads, 2, n_rows // n_heads // 2)
+    return take(projection, rows.swapaxes(1, 2).reshape(-1))
+
+
+def llama3_rope_factors(rope: Hparams, head_dim: int) -> RowReader | None:
+    """The tensor `rope_freqs.weight` of Llama 3.1's rope scaling, [head_dim / 2]; None for any other scaling.
+
+    Low frequencies are divided by `factor`, high ones stay, those between are interpolated (Meta's `apply_scaling`, as in
+    llama.cpp's converter). llama.cpp divides the frequencies by these.
+
+    Raises:
+        CheckpointError: a setting has the wrong type.
+    """
+    if rope.text("rope_type", default="").lower() != "llama3":
+        return None
+    base = rope.number("rope_theta", default=10000.0)
+    factor = rope.number("factor", default=8.0)
+    low = rope.number("low_freq_factor", default=1.0)
+    high = rope.number("high_freq_factor", default=4.0)
+    n_ctx = rope.number("original_max_position_embeddings", default=8192)
+    if high <= low:
+        raise CheckpointError(f"{rope.where}: high_freq_factor must be above low_freq_factor")
+    # In f32, as the models were trained and as llama.cpp's converter computes it.
+    powers = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    freqs = np.float32(1.0) / np.power(np.float32(base), powers)
+    wavelengths = 2 * math.pi / freqs.astype(np.float64)
+    smooth = (n_ctx / wavelengths - low) / (high - low)
+    between = 1 / ((1 - smooth) / factor + smooth)
+    factors = np.where(wavelengths > n_ctx / low, factor, between)
+    return constant(np.where(wavelengths < n_ctx / high, 1.0, factors).astype(np.float32))
+
+
+def split_heads(
+    fused: RowReader, n_heads: int, n_kv_heads: int, head_dim: int
+) -> Sequence[RowReader]:
+    """Cut a fused [q; k; v] projection or its bias into q, k and v."""
+    return split(fused, [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * head_dim])
+
+
+def plus_one(norm: RowReader) -> RowReader:
+    """A norm that is stored minus one (Gemma)."""
+    return map_values(norm, lambda values: values + np.float32(1))
