@@ -96,11 +96,12 @@ class _CheckJob(Actor):
             is_repaired, done = await self._store.actor.ask(
                 Mending(problem.mend), wait_for_restart=True
             )
+        parts = (problem.detail, done, "" if is_repaired else problem.advice)
         await out.send(
             Finding(
                 kind=problem.kind,
                 what=problem.what,
-                detail=f"{problem.detail} ({done})" if done else problem.detail,
+                detail="; ".join(part for part in parts if part),
                 models=problem.models,
                 size_bytes=problem.size_bytes,
                 is_repaired=is_repaired,

@@ -19,8 +19,8 @@ from olm.api import schemas_operations as operations
 from olm.api import schemas_responses as responses
 from olm.api import schemas_text as text
 from olm.api.routes.archive import ExportBody, ImportBody
-from olm.api.routes.check import CheckAnswer, CheckBody, CheckLine
 from olm.api.routes.queue import QueueResponse
+from olm.api.schemas_check import CheckAnswer, CheckBody, CheckLine
 
 __all__ = ["ROUTES", "Described", "Streamed"]
 

@@ -32,6 +32,7 @@ UPLOAD_PIECE: Final = 1 << 20
 KEY_VARIABLE: Final = "OLM_API_KEY"
 CA_VARIABLE: Final = "OLM_TLS_CA"
 HOST_VARIABLES: Final = ("OLM_HOST", "OLLAMA_HOST")
+_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _ERRORS: Final[dict[int, type[OlmError]]] = {
     400: InvalidRequest,
     404: NotFound,
@@ -99,6 +100,20 @@ class Client:
         self.endpoint = endpoint or endpoint_from_environment()
         self._patience_s = patience_s
         self._api_key = _api_key()
+
+    @property
+    def where(self) -> str:
+        """The server's address as people read it."""
+        at = self.endpoint
+        if at.unix_path:
+            return f"unix:{at.unix_path}"
+        host = f"[{at.host}]" if ":" in at.host else at.host
+        return f"{'https' if at.tls else 'http'}://{host}:{at.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine, so that paths mean the same to both."""
+        return bool(self.endpoint.unix_path) or self.endpoint.host in _LOCAL
 
     def call(self, method: str, path: str, body: Json | None = None) -> Json:
         """Send a request and decode its JSON object; an empty body decodes to an empty object.

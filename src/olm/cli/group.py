@@ -23,6 +23,7 @@ _COMMANDS: Final = {  # name: (module, one line for `olm --help`), in the order 
     "ps": ("models", "List running models"),
     "cp": ("models", "Copy a model"),
     "rm": ("models", "Remove models"),
+    "doctor": ("doctor", "Check the store and its surroundings"),
     "keys": ("keys", "Make, list and remove API keys"),
 }
 _ALIASES: Final = {"start": "serve", "ls": "list"}

@@ -109,12 +109,12 @@ def examine(blobs: BlobStore, suspect: Suspect, on_bytes: Callable[[int], None])
         if status.st_size == suspect.wanted_bytes:
             return None
         said = f"is whole, but a manifest says {suspect.wanted_bytes} bytes, not {status.st_size}"
-        return _problem(suspect, "manifest", f"{said}; {suspect.advice}")
+        return _problem(suspect, "manifest", said, suspect.advice)
     if not _is_same_file(path, status):
         return None  # replaced while it was read, by somebody who verified what is there now
     if path.is_symlink():
         said = f"the file it is a link to has changed: {path.readlink()}"
-        return _problem(suspect, "link", f"{said}; create the model again")
+        return _problem(suspect, "link", said, "create the model again")
     words = "does not have the bytes of its name"
     if status.st_size != suspect.wanted_bytes:
         words = _sizes(suspect, status.st_size)
@@ -170,9 +170,15 @@ def _read_manifests(
         except StoreError as exc:
             if isinstance(exc.__cause__, FileNotFoundError):
                 continue  # deleted meanwhile
-            detail = f"{exc}; 'olm rm {shortest}' removes it, and until then no blob is pruned"
+            advice = f"'olm rm {shortest}' removes it, and until then no blob is pruned"
             problems.append(
-                Problem(kind="manifest", what=shortest, detail=detail, models=(shortest,))
+                Problem(
+                    kind="manifest",
+                    what=shortest,
+                    detail=str(exc),
+                    advice=advice,
+                    models=(shortest,),
+                )
             )
     return read, problems
 
@@ -206,6 +212,8 @@ def _advice(owners: Sequence[_Read]) -> str:
     pulled = next((item.name for item in owners if item.is_pulled), None)
     if pulled is not None:
         return f"'olm pull {pulled.shortest}' fetches it again"
+    if any(item.name.same_as(BUILTIN) for item in owners):
+        return "a restart of the server puts it back, or 'olm doctor --repair'"
     return f"create or import {owners[0].name.shortest} again"
 
 
@@ -215,17 +223,20 @@ def _missing(needs: Mapping[Digest, _Need], blobs: BlobStore) -> Iterator[Proble
         if blobs.size(digest) is not None:
             continue
         kind: Kind = "missing"
-        detail, mend = f"is not in the store; {need.advice}", None
+        detail, advice, mend = "is not in the store", need.advice, None
         if path.is_symlink():
             record = blobs.links.record(digest)
-            gone = f"is a link to {path.readlink()}, which is gone; put it back, or create the model again"
-            kind, detail = "link", (record.trouble() if record else "") or gone
+            kind, advice = "link", "put it back, or create the model again"
+            detail = f"is a link to {path.readlink()}, which is gone"
+            if record is not None and (trouble := record.trouble()):
+                detail, advice = trouble, ""
         elif need.is_builtin:
             mend = Restore(digest, need.size_bytes)
         yield Problem(
             kind=kind,
             what=str(digest),
             detail=detail,
+            advice=advice,
             models=need.models,
             size_bytes=need.size_bytes,
             mend=mend,
@@ -239,11 +250,14 @@ def _suspect(digest: Digest, need: _Need, blobs: BlobStore) -> Suspect | None:
     return Suspect(digest, size, need.size_bytes, need.models, need.advice)
 
 
-def _problem(suspect: Suspect, kind: Kind, detail: str, mend: Mend | None = None) -> Problem:
+def _problem(
+    suspect: Suspect, kind: Kind, detail: str, advice: str, mend: Mend | None = None
+) -> Problem:
     return Problem(
         kind=kind,
         what=str(suspect.digest),
         detail=detail,
+        advice=advice,
         models=suspect.models,
         size_bytes=suspect.size_bytes,
         mend=mend,
@@ -251,7 +265,7 @@ def _problem(suspect: Suspect, kind: Kind, detail: str, mend: Mend | None = None
 
 
 def _damaged(suspect: Suspect, words: str, mend: Mend | None) -> Problem:
-    return _problem(suspect, "damaged", f"{words}; {suspect.advice}", mend)
+    return _problem(suspect, "damaged", words, suspect.advice, mend)
 
 
 def _sizes(suspect: Suspect, size_bytes: int) -> str:

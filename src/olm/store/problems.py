@@ -68,12 +68,14 @@ class Problem:
     """Something wrong, or in the way; fields as those of `olm.actors.jobs_client.Finding`.
 
     Attributes:
+        detail: what is wrong; `advice`: what the user can do while it is.
         mend: what would put it in order; None where only the user can.
     """
 
     kind: Kind
     what: str
     detail: str
+    advice: str = ""
     models: tuple[str, ...] = ()
     size_bytes: int = 0
     mend: Mend | None = None
