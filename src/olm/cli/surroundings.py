@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from olm.cli.client import Client, ServerUnreachable
-from olm.config import VARIABLES, read_settings
+from olm.config import VARIABLES, Settings, read_settings
 from olm.errors import OlmError
 from olm.units import human_bytes
 
