@@ -10,9 +10,11 @@ import attrs
 import pytest
 
 from olm.actors.jobs import Jobs
-from olm.actors.jobs_client import CreateRequest, Progress
+from olm.actors.jobs_client import CreateRequest, Progress, PullRequest
+from olm.actors.pull import Pulls
 from olm.actors.runtime import SupervisorSpec, open_supervisor
 from olm.actors.store import Store, store_spec
+from olm.errors import ModelNotFound
 from olm.store.library import Library
 
 
@@ -44,13 +46,23 @@ class Shop:
         return {path.name for path in (self.root / "blobs").iterdir()}
 
 
+class _Offline(Pulls):
+    """Pulls that find nothing: a test that names a model which is not there must not ask the world for it."""
+
+    @asynccontextmanager
+    async def pull(self, request: PullRequest) -> AsyncIterator[AsyncIterator[Progress]]:
+        raise ModelNotFound(f"model '{request.model}' is in no registry of this test")
+        yield  # what makes it a generator
+
+
 @asynccontextmanager
 async def open_shop(root: Path, *, noprune: bool = False) -> AsyncIterator[Shop]:
     async with open_supervisor(
         children=[store_spec(root, noprune=noprune), SupervisorSpec("jobs")]
     ) as top:
         store = Store(top.address("store"), root)
-        yield Shop(store, Jobs(top.supervisor("jobs"), store), root)
+        work = top.supervisor("jobs")
+        yield Shop(store, Jobs(work, store, pulls=_Offline(work, store, root.parent)), root)
 
 
 @pytest.fixture

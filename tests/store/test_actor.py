@@ -262,11 +262,6 @@ async def test_problems_found_later_are_the_iterations_error(shop: Shop) -> None
         ({"files": {"a.gguf": lora}}, InvalidRequest, "no model among the files"),
         ({"files": {"a.gguf": split}}, NotYetSupported, "split GGUF"),
         ({"from_": "tiny", "adapters": {"a.gguf": cut}}, GgufError, "truncated"),
-        (
-            {"from_": "nope"},
-            ModelNotFound,
-            "model 'nope' not found: .*pulling models is not supported yet",
-        ),
     ]
 
     for fields, kind, words in cases:

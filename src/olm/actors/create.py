@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from olm.actors.job import open_job
-from olm.actors.jobs_client import CreateRequest, Progress
+from olm.actors.jobs_client import CreateRequest, Progress, PullRequest
 from olm.actors.runtime import (
     Actor,
     StreamMessage,
@@ -31,6 +31,7 @@ from olm.errors import GgufError, InvalidRequest, ModelNotFound, TemplateError
 from olm.gguf import ModelFacts, facts_of, read_header
 from olm.gguf.reader import NOT_GGUF
 from olm.store.create_plan import (
+    Base,
     Detected,
     Text,
     Wishes,
@@ -54,7 +55,10 @@ __all__ = ["CheckedRequest", "CreateJob", "check_request", "check_template", "op
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_STOP_S: Final = 10.0
+Pull = Callable[[PullRequest], AbstractAsyncContextManager[AsyncIterator[Progress]]]
+
+_STOP_S: Final = 30.0  # a pull on the way has its own things to finish
+_DONE: Final = "success"
 _REPORT_S: Final = 0.1
 _PLACED: Final = {
     "linked": "linked to {}",
@@ -149,11 +153,12 @@ class _Run(StreamMessage[Progress], frozen=True):
 class CreateJob(Actor):
     """One create, from the checked request to the manifest. Temporary."""
 
-    __slots__ = ("_created", "_limiter", "_long", "_request", "_store")
+    __slots__ = ("_created", "_limiter", "_long", "_pull", "_request", "_store")
 
     def __init__(
-        self, request: CheckedRequest, store: Store, limiter: trio.CapacityLimiter
+        self, request: CheckedRequest, store: Store, pull: Pull, limiter: trio.CapacityLimiter
     ) -> None:
+        self._pull = pull
         self._request = request
         self._store = store
         self._limiter = limiter
@@ -170,11 +175,7 @@ class CreateJob(Actor):
     async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
         """Run the job. Raises ModelNotFound, InvalidRequest, GgufError, NotYetSupported, DiskFull, StoreError."""
         request, actor = self._request, self._store.actor
-        base = await actor.ask(BeginCreate(self.name, request.from_, request.digests))
-        if request.from_ and base is None:
-            raise ModelNotFound(
-                f"model '{request.from_}' not found: it is not in the store, and pulling models is not supported yet"
-            )
+        base = await self._base(out)
         linked = await self._link(out)
         files = await self._read({**request.files, **linked}, out)
         adapters = await self._read(request.adapters, out)
@@ -195,7 +196,23 @@ class CreateJob(Actor):
         await out.send(Progress("writing manifest"))
         data = encode_manifest(config_layer(stored_config, len(config)), layers)
         await actor.ask(Publish(str(request.model), data))
-        await out.send(Progress("success"))
+        await out.send(Progress(_DONE))
+
+    async def _base(self, out: StreamSink[Progress]) -> Base | None:
+        """Hold what the job needs and read the model it starts from, which is pulled when it is not there."""
+        wanted, begin = self._request.from_, self._store.actor.ask
+        message = BeginCreate(self.name, wanted, self._request.digests)
+        base = await begin(message)
+        if base is not None or not wanted:
+            return base
+        async with self._pull(PullRequest(wanted)) as steps:
+            async for step in steps:
+                if step.status != _DONE:  # that is for the end of all
+                    await out.send(step)
+        base = await begin(message)
+        if base is None:
+            raise ModelNotFound(f"model '{wanted}' was deleted as soon as it was there")
+        return base
 
     async def _link(self, out: StreamSink[Progress]) -> dict[str, Digest]:
         """Take the files in that are to be run in place; the digest of each."""
@@ -307,12 +324,18 @@ async def open_create(
     name: str,
     store: Store,
     request: CreateRequest,
+    pull: Pull,
     limiter: trio.CapacityLimiter,
 ) -> AsyncIterator[AsyncIterator[Progress]]:
-    """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more."""
+    """Make a model; see `JobsClient.create`. On leaving, the job has ended and holds nothing any more.
+
+    Args:
+        pull: fetches a model that the new one starts from.
+        limiter: of threads for small files.
+    """
     checked = check_request(request)
     if checked.wishes.template:
         await trio.to_thread.run_sync(check_template, checked.wishes.template, limiter=limiter)
-    actor = partial(CreateJob, checked, store, limiter)
+    actor = partial(CreateJob, checked, store, pull, limiter)
     async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
         yield progress

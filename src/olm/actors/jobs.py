@@ -58,7 +58,9 @@ class Jobs:
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Make a model; see `JobsClient.create`."""
         name = f"create-{next(self._numbers)}"
-        return open_create(self.supervisor, name, self.store, request, self._limiter)
+        return open_create(
+            self.supervisor, name, self.store, request, self.pulls.pull, self._limiter
+        )
 
     def export(
         self, request: ExportRequest
