@@ -1,11 +1,10 @@
-"""Writing an export: copies by the kernel into a file or folder, or one stream of bytes. Blocking, for threads.
+"""Writing an export: copies into a file or folder, or one stream of bytes. Blocking, for threads.
 
 A target appears under its name only when it is whole and on disk. The plan is `archive`'s.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -19,6 +18,7 @@ import attrs
 from olm.errors import CorruptStore, DiskFull, InvalidRequest, StoreError
 from olm.store.archive import Member, Placed, archive_bytes
 from olm.store.blobs import BlobStore
+from olm.store.copying import copy_range, pwrite_all
 from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
 from olm.store.tar import END, n_padding
 from olm.units import human_bytes
@@ -38,13 +38,8 @@ __all__ = [
 
 SPAN_BYTES: Final = 64 << 20
 PIECE_BYTES: Final = 4 << 20
-BUFFER_BYTES: Final = 1 << 20
 LEVEL: Final = 3
 """zstd's own default: weights hardly compress, so more effort buys nothing."""
-
-_NO_KERNEL_COPY: Final = frozenset(
-    (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ETXTBSY)
-)
 
 
 @attrs.frozen
@@ -95,13 +90,13 @@ class Target:
             os.ftruncate(fd, archive_bytes(placed))
             for item in placed:
                 data = item.head + item.member.data
-                _pwrite(fd, data, item.offset - len(item.head))
+                pwrite_all(fd, data, item.offset - len(item.head))
         finally:
             os.close(fd)
 
     def publish(self) -> None:
         """Sync and move into place. Raises InvalidRequest when something came there meanwhile, OSError."""
-        for file in self.temp.rglob("*") if self.is_folder else [self.temp]:
+        for file in (self.temp, *(self.temp.rglob("*") if self.is_folder else ())):
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(fd)
@@ -143,7 +138,9 @@ def copy_span(blobs: BlobStore, span: Span) -> int:
         try:
             target = os.open(span.target, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                _copy(source, target, span)
+                at, to = span.source_offset, span.target_offset
+                if copy_range(source, target, at, to, span.size) < span.size:
+                    raise StoreError(_shorter(span.member))
             finally:
                 os.close(target)
         finally:
@@ -166,28 +163,8 @@ def open_blob(blobs: BlobStore, member: Member) -> int:
     return fd
 
 
-def _copy(source: int, target: int, span: Span) -> None:
-    done = 0
-    while done < span.size:
-        left, at, to = span.size - done, span.source_offset + done, span.target_offset + done
-        try:
-            copied = os.copy_file_range(source, target, left, at, to)
-        except OSError as exc:
-            if exc.errno not in _NO_KERNEL_COPY:
-                raise
-            data = os.pread(source, min(left, BUFFER_BYTES), at)
-            _pwrite(target, data, to)
-            copied = len(data)
-        if not copied:
-            raise StoreError(f"blob {span.member.digest} became shorter while it was read")
-        done += copied
-
-
-def _pwrite(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+def _shorter(member: Member) -> str:
+    return f"cannot {_doing(member)}: it became shorter while it was read"
 
 
 def _doing(member: Member) -> str:
@@ -225,7 +202,7 @@ def _blob_pieces(blobs: BlobStore, member: Member) -> Iterator[Piece]:
         while left:
             data = os.read(fd, min(left, PIECE_BYTES))
             if not data:
-                raise StoreError(f"blob {member.digest} became shorter while it was read")
+                raise StoreError(_shorter(member))
             left -= len(data)
             yield Piece(data, member, len(data))
     finally:

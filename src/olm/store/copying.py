@@ -1,0 +1,135 @@
+"""Moving bytes between files, the cheapest way that the file systems know. Blocking; no models, no digests.
+
+Sharing extents (reflink) costs nothing and is tried first. Else the bytes are written past the page cache where that is
+possible: nobody is about to read an export, and a cache full of it would push out what running models use. Measured on
+ext4: 0.6 s a GiB, instead of 0.7 to 3.5 s with the cache and the sync that follows. The last resort is a copy by the
+kernel through the cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from typing import Final
+
+__all__ = ["ALIGNMENT", "clone_range", "copy_range", "pwrite_all"]
+
+ALIGNMENT: Final = 4096
+"""What direct writes and shared extents are aligned to: the block size of all common file systems."""
+
+_BUFFER_BYTES: Final = 4 << 20
+_DIRECT_FROM: Final = 1 << 20
+"""Less is not worth a buffer of its own."""
+_FICLONERANGE: Final = 0x4020940D
+"""`_IOW(0x94, 13, struct file_clone_range)`; linux/fs.h."""
+_CLONE_RANGE: Final = struct.Struct("=qQQQ")
+
+_NOT_HERE: Final = frozenset(
+    (
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.ENOTTY,
+        errno.EPERM,
+        errno.ETXTBSY,
+    )
+)
+"""Answers of file systems that cannot, or cannot with these two files."""
+
+
+def clone_range(source: int, target: int, at: int, to: int, size: int) -> int:
+    """Share extents of `source` with `target`; returns how many bytes from `at` on are shared, 0 where it cannot be.
+
+    The rest, less than `ALIGNMENT`, is left to the caller. Raises OSError for a disk that is full or broken.
+    """
+    size -= size % ALIGNMENT
+    if not size or at % ALIGNMENT or to % ALIGNMENT:
+        return 0
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, at, size, to))
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+        return 0
+    return size
+
+
+def copy_range(source: int, target: int, at: int, to: int, size: int) -> int:
+    """Copy `size` bytes between two files; returns how many there were, fewer only when the source has ended.
+
+    Args:
+        source: open for reading; at `at` its bytes begin.
+        target: open for writing, by nobody else at the moment: its flag for direct writes is switched.
+
+    Raises:
+        OSError: as reading and writing do.
+    """
+    done = clone_range(source, target, at, to, size)
+    is_aligned = not (at + done) % ALIGNMENT and not (to + done) % ALIGNMENT
+    if is_aligned and size - done >= _DIRECT_FROM and _set_direct(target, True):
+        try:
+            done += _copy_direct(source, target, at + done, to + done, size - done)
+        finally:
+            _set_direct(target, False)
+    while done < size:
+        n_copied = _copy_some(source, target, at + done, to + done, size - done)
+        if not n_copied:
+            break
+        done += n_copied
+    return done
+
+
+def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data`. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        n_written = os.pwrite(fd, view, offset)
+        view, offset = view[n_written:], offset + n_written
+
+
+def _set_direct(fd: int, is_direct: bool) -> bool:
+    """Switch direct writes; False where the file system has none."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT if is_direct else flags & ~os.O_DIRECT)
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+        return False
+    return True
+
+
+def _copy_direct(source: int, target: int, at: int, to: int, size: int) -> int:
+    """Copy whole blocks past the page cache; returns how many bytes. Ends early where the file system will not."""
+    size -= size % ALIGNMENT
+    done = 0
+    with mmap.mmap(-1, _BUFFER_BYTES) as buffer, memoryview(buffer) as view:  # aligned to pages
+        while done < size:
+            n_read = os.preadv(source, [view[: min(_BUFFER_BYTES, size - done)]], at + done)
+            n_whole = n_read - n_read % ALIGNMENT
+            try:
+                n_written = os.pwrite(target, view[:n_whole], to + done) if n_whole else 0
+            except OSError as exc:
+                if exc.errno not in _NOT_HERE:
+                    raise
+                break
+            done += n_written
+            if not n_written or n_written % ALIGNMENT:
+                break
+    return done
+
+
+def _copy_some(source: int, target: int, at: int, to: int, size: int) -> int:
+    """Copy through the page cache, by the kernel if it can; returns how many bytes, 0 at the end of the source."""
+    try:
+        return os.copy_file_range(source, target, size, at, to)
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+    data = os.pread(source, min(size, _BUFFER_BYTES), at)
+    pwrite_all(target, data, to)
+    return len(data)
