@@ -15,6 +15,7 @@ from olm.checkpoint.jsons import parse_json
 from olm.checkpoint.mapped import MappedFile, Residency
 from olm.checkpoint.safetensors import read_safetensors
 from olm.checkpoint.shards import check_index, choose_weights, read_index
+from olm.checkpoint.torch_file import read_torch
 from olm.checkpoint.types import Source
 from olm.errors import CheckpointError
 
@@ -22,6 +23,7 @@ __all__ = ["OpenCheckpoint", "open_checkpoint", "open_files"]
 
 _MAX_TEXT_BYTES: Final = 128 << 20  # the largest tokenizer.json of 2026 has 34 MiB
 _CONFIG: Final = "config.json"
+_POINTER: Final = b"version https://git-lfs"
 
 
 def open_checkpoint(folder: Path) -> OpenCheckpoint:
@@ -52,6 +54,7 @@ class OpenCheckpoint:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._mapped: list[MappedFile] = []
+        self._parts: list[OpenCheckpoint] = []
         self._tensors: dict[str, Source] = {}
         self._config: Mapping[str, object] | None = None
         try:
@@ -115,8 +118,28 @@ class OpenCheckpoint:
         except UnicodeDecodeError as exc:
             raise CheckpointError(f"{name}: is not text in UTF-8") from exc
 
+    def part(self, name: str) -> OpenCheckpoint:
+        """Open a folder one level down as a checkpoint, like `2_Dense` of sentence-transformers; closed with this one.
+
+        Raises:
+            CheckpointError: as `open_checkpoint`, also when there is no such folder.
+        """
+        prefix = f"{name}/"
+        paths = {
+            path.removeprefix(prefix): where
+            for path, where in self._files.paths.items()
+            if path.startswith(prefix)
+        }
+        if not paths:
+            raise CheckpointError(f"{name}: is missing")
+        part = OpenCheckpoint(Files(self.folder / name, paths))
+        self._parts.append(part)
+        return part
+
     def close(self) -> None:
         """Let files and mappings go. Views that are still held stay valid."""
+        for part in self._parts:
+            part.close()
         for mapped in self._mapped:
             mapped.close()
 
@@ -132,12 +155,18 @@ class OpenCheckpoint:
         if choice.index is not None:
             weights = dict(read_index(self.json(choice.index), choice.index, self._files.paths))
             files = sorted(set(weights.values()))
-        read: Callable[[MappedFile], Sequence[Source]] = read_safetensors
+        read: Callable[[MappedFile], Sequence[Source]] = (
+            read_safetensors if choice.is_safetensors else read_torch
+        )
         residency = Residency()
         found: dict[str, str] = {}
         for name in files:
             mapped = MappedFile(self._files.open(name), self.folder / name, residency)
             self._mapped.append(mapped)
+            if mapped.bytes_at(0, min(mapped.size_bytes, len(_POINTER))) == _POINTER:
+                raise CheckpointError(
+                    f"{name}: is a git-lfs pointer, not weights; run `git lfs pull`"
+                )
             for tensor in read(mapped):
                 if tensor.name in found:
                     raise CheckpointError(

@@ -21,7 +21,6 @@ _LENGTH: Final = struct.Struct("<Q")
 _MAX_HEADER_BYTES: Final = 100_000_000  # the reference reader's limit
 _MAX_TENSORS: Final = 1 << 18
 _METADATA: Final = "__metadata__"
-_POINTER: Final = b"version https://git-lfs"
 
 
 class _Entry(NamedTuple):
@@ -66,8 +65,6 @@ def _header(mapped: MappedFile) -> tuple[Mapping[str, object], int]:
     file, size = mapped.name, mapped.size_bytes
     if size < _LENGTH.size:
         raise CheckpointError(f"{file}: is truncated: {size} bytes are no safetensors file")
-    if mapped.bytes_at(0, min(size, len(_POINTER))) == _POINTER:
-        raise CheckpointError(f"{file}: is a git-lfs pointer, not weights; run `git lfs pull`")
     (length,) = _LENGTH.unpack(mapped.bytes_at(0, _LENGTH.size))
     if length > _MAX_HEADER_BYTES:
         raise CheckpointError(

@@ -29,10 +29,13 @@ _CHOICES: Final[Sequence[tuple[str, bool]]] = (
     ("adapter_model.bin", False),
     ("*.pth", False),
     ("*.pt", False),
+    ("*.bin", False),
 )
 """Patterns of names, first match first, and whether they are safetensors."""
 
 _INDEXES: Final = {True: "model.safetensors.index.json", False: "pytorch_model.bin.index.json"}
+_NOT_WEIGHTS: Final = ("optimizer*", "scheduler*", "rng_state*", "training_args*")
+"""What a trainer leaves beside the weights in the same format."""
 _SINGLES: Final = frozenset(("model.safetensors", "pytorch_model.bin"))
 _SHARD: Final = re.compile(r"(?P<stem>.*)-(?P<number>\d{1,6})-of-(?P<total>\d{1,6})(?P<end>\.\w+)")
 _MAX_TOTAL: Final = 10_000
@@ -60,7 +63,11 @@ def choose_weights(names: Collection[str]) -> Choice:
     Raises:
         CheckpointError: there is nothing to choose, or a numbered set without index is not complete.
     """
-    top = sorted(name for name in names if len(PurePosixPath(name).parts) == 1)
+    top = sorted(
+        name
+        for name in names
+        if "/" not in name and not any(fnmatchcase(name, other) for other in _NOT_WEIGHTS)
+    )
     for pattern, is_safetensors in _CHOICES:
         files = [name for name in top if fnmatchcase(name, pattern)]
         if not files:
@@ -73,7 +80,7 @@ def choose_weights(names: Collection[str]) -> Choice:
             return Choice(files, is_safetensors, index)
         return Choice(_numbered(files) or files, is_safetensors)
     raise CheckpointError(
-        "unknown tensor format: no *.safetensors, pytorch_model*.bin, consolidated.*.pth, *.pth or *.pt"
+        "unknown tensor format: no *.safetensors, pytorch_model*.bin, consolidated.*.pth, *.pth, *.pt or *.bin"
     )
 
 
