@@ -24,7 +24,6 @@ from olm.api.routes.openapi import registered
 Json = dict[str, object]
 
 NOT_DESCRIBED: Final = {
-    "POST /api/push": "refused: not there yet",
     "POST /v1/responses/{response_id}/cancel": "refused: a response is not made in the background",
     "POST /api/me": "refused: there is no cloud",
     "POST /api/signout": "refused: there is no cloud",

@@ -104,7 +104,6 @@ async def test_status_says_there_is_no_cloud(client: MemoryClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [
-        ("POST", "/api/push", 501, '{"error":"pushing models: not supported yet"}'),
         (
             "POST",
             "/api/me",

@@ -38,6 +38,7 @@ from olm.actors.jobs_client import (
     ImportRequest,
     Progress,
     PullRequest,
+    PushRequest,
 )
 from olm.actors.stats import SchedulerStats, Snapshot
 from olm.chat.types import (
@@ -413,6 +414,7 @@ class FakeJobs:
         ]
         self.requests: list[CreateRequest] = []
         self.pulled: list[PullRequest] = []
+        self.pushed: list[PushRequest] = []
         self.exports: list[ExportRequest] = []
         self.imports: list[ImportRequest] = []
         self.checks: list[CheckRequest] = []
@@ -443,6 +445,11 @@ class FakeJobs:
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Go through the same script."""
         self.pulled.append(request)
+        return self.create(CreateRequest(model=request.model))
+
+    def push(self, request: PushRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Go through the same script."""
+        self.pushed.append(request)
         return self.create(CreateRequest(model=request.model))
 
     @asynccontextmanager

@@ -21,8 +21,10 @@ from olm.actors.jobs_client import (
     ImportRequest,
     Progress,
     PullRequest,
+    PushRequest,
 )
 from olm.actors.pull import Pulls
+from olm.actors.push import Pushes
 from olm.actors.runtime import Supervisor
 from olm.actors.store import Store
 
@@ -46,6 +48,12 @@ class Jobs:
         # The key is in olm's home, where the store is by default.
         default=attrs.Factory(
             lambda self: Pulls(self.supervisor, self.store, self.store.root.parent), takes_self=True
+        )
+    )
+    pushes: Pushes = attrs.field(
+        default=attrs.Factory(
+            lambda self: Pushes(self.supervisor, self.store, self.store.root.parent),
+            takes_self=True,
         )
     )
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
@@ -85,6 +93,10 @@ class Jobs:
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Fetch a model from its registry; see `JobsClient.pull`."""
         return self.pulls.pull(request)
+
+    def push(self, request: PushRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Bring a model to its registry; see `JobsClient.push`."""
+        return self.pushes.push(request)
 
     def check(
         self, request: CheckRequest

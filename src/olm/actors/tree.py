@@ -26,12 +26,14 @@ import trio
 
 from olm import __version__, systemd
 from olm.actors import scheduler, server
+from olm.actors.bandwidth import Bandwidth
 from olm.actors.book import StartRunner
 from olm.actors.client import Olm, StoredModel
 from olm.actors.jobs import Jobs
 from olm.actors.models import Models
 from olm.actors.placement import Policy, spin_count
 from olm.actors.pull import Pulls
+from olm.actors.push import Pushes
 from olm.actors.queue import QueueBounds
 from olm.actors.runner import Runner, RunnerConfig
 from olm.actors.runtime import (
@@ -156,7 +158,13 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     await root.start_child(_models_spec(config))
     address = root.address("models/scheduler")
     models = Models(address, store)
-    jobs = Jobs(work, store, settings.export_workers, Pulls(work, store, settings.home))
+    jobs = Jobs(
+        work,
+        store,
+        settings.export_workers,
+        Pulls(work, store, settings.home),
+        Pushes(work, store, settings.home, Bandwidth(settings.transfer_rate)),
+    )
     olm = Olm(store=store, models=models, jobs=jobs)
     pings["scheduler"] = partial(address.ask, scheduler.Ping())
     pings["store"] = partial(store.has_blob, "sha256:" + "0" * 64)

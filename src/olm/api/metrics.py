@@ -112,7 +112,7 @@ class Metrics:
         self.requests: Counter[HttpKey] = Counter()
         self.durations: dict[str, Histogram] = {}
         self.models: dict[str, ModelMeter] = {}
-        # Jobs by kind (create, pull, export, import) and end (success, error, cancelled); bytes they moved by kind.
+        # Jobs by kind (create, pull, push, check, export, import) and end (success, error, cancelled); bytes they moved by kind.
         self.jobs: Counter[tuple[str, str]] = Counter()
         self.transferred: Counter[str] = Counter()
 

@@ -17,6 +17,7 @@ from olm.actors.jobs_client import (
     JobsClient,
     Progress,
     PullRequest,
+    PushRequest,
 )
 from olm.api.metrics import Metrics
 
@@ -39,6 +40,10 @@ class MeteredJobs:
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """See `JobsClient.pull`."""
         return self._counted("pull", self._inner.pull(request))
+
+    def push(self, request: PushRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """See `JobsClient.push`."""
+        return self._counted("push", self._inner.push(request))
 
     def export(
         self, request: ExportRequest

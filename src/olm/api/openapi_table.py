@@ -182,6 +182,16 @@ _PULL: Final = Described(
     line=ollama.ProgressResponse,
     example={"model": "registry.example/library/tiny:latest"},
 )
+_PUSH: Final = Described(
+    _OLLAMA,
+    "Bring a model to its registry",
+    ollama.PushRequest,
+    ollama.ProgressResponse,
+    required=("model",),
+    streamed="ndjson",
+    line=ollama.ProgressResponse,
+    example={"model": "registry.example/library/tiny:latest"},
+)
 _EXPORT: Final = Described(
     _OLLAMA,
     "Write models to an archive on this machine; without a path the answer is the archive",
@@ -347,6 +357,7 @@ ROUTES: Final[Mapping[str, Described]] = {
     "POST /api/show": _SHOW,
     "POST /api/create": _CREATE,
     "POST /api/pull": _PULL,
+    "POST /api/push": _PUSH,
     "POST /api/export": _EXPORT,
     "POST /api/import": _IMPORT,
     "POST /api/store/check": _CHECK,

@@ -30,6 +30,7 @@ __all__ = [
     "ProcessResponse",
     "ProgressResponse",
     "PullRequest",
+    "PushRequest",
     "ResponseMessage",
     "ShowRequest",
     "ShowResponse",
@@ -226,6 +227,11 @@ class PullRequest(_Request, frozen=True, kw_only=True):
     name: str | None = None
     insecure: bool | None = None
     stream: bool | None = None
+    limit_rate: int | None = None
+
+
+class PushRequest(PullRequest, frozen=True, kw_only=True):
+    """As `PullRequest`. `limit_rate` is olm's own in both: the most bytes a second, 0 for as many as there are."""
 
 
 class _Response(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,6 +8,7 @@ import click
 
 from olm.cli.client import Client
 from olm.cli.progress import Progress, StatusLines
+from olm.units import parse_bytes
 
 __all__ = ["follow", "pull_command", "pull_model", "push_command"]
 
@@ -24,22 +25,43 @@ def follow(client: Client, path: str, body: dict[str, object]) -> None:
             lines.show(event)
 
 
-def pull_model(client: Client, model: str, *, insecure: bool) -> None:
-    """Have the server pull a model from its registry."""
-    follow(client, "/api/pull", {"model": model, "insecure": insecure})
+def pull_model(client: Client, model: str, *, insecure: bool, limit_rate: int = 0) -> None:
+    """Have the server pull a model from its registry; `limit_rate` is bytes a second, 0 for no limit."""
+    follow(client, "/api/pull", _body(model, insecure=insecure, limit_rate=limit_rate))
+
+
+def _body(model: str, *, insecure: bool, limit_rate: int) -> dict[str, object]:
+    # Ollama's servers know no limit; they get what they know.
+    limit = {"limit_rate": limit_rate} if limit_rate else {}
+    return {"model": model, "insecure": insecure, **limit}
+
+
+def _rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int:
+    return parse_bytes(value) if value else 0
+
+
+_LIMIT = click.option(
+    "--limit-rate",
+    metavar="BYTES",
+    callback=_rate,
+    help="The most bytes a second, such as 10MB or 500KiB.",
+)
 
 
 @click.command("pull", short_help="Pull a model from a registry")
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
-def pull_command(model: str, *, insecure: bool) -> None:
+@_LIMIT
+def pull_command(model: str, *, insecure: bool, limit_rate: int) -> None:
     """Download MODEL from its registry into the store."""
-    pull_model(Client(), model, insecure=insecure)
+    pull_model(Client(), model, insecure=insecure, limit_rate=limit_rate)
 
 
 @click.command("push", short_help="Push a model to a registry")
 @click.argument("model")
 @click.option("--insecure", is_flag=True, help="Allow a registry without TLS.")
-def push_command(model: str, *, insecure: bool) -> None:
+@_LIMIT
+def push_command(model: str, *, insecure: bool, limit_rate: int) -> None:
     """Upload MODEL to its registry."""
-    follow(Client(), "/api/push", {"model": model, "insecure": insecure})
+    body = _body(model, insecure=insecure, limit_rate=limit_rate)
+    follow(Client(), "/api/push", body)

@@ -29,6 +29,7 @@ __all__ = [
     "embedding_request",
     "generate_request",
     "pull_request",
+    "push_request",
 ]
 
 
@@ -219,7 +220,22 @@ def _inputs(value: object) -> Sequence[str]:
 
 def pull_request(request: wire.PullRequest) -> jobs.PullRequest:
     """Translate `/api/pull`; the deprecated `name` stands in for `model`."""
-    return jobs.PullRequest(request.model or request.name or "", bool(request.insecure))
+    return jobs.PullRequest(
+        request.model or request.name or "", bool(request.insecure), _rate(request.limit_rate)
+    )
+
+
+def push_request(request: wire.PushRequest) -> jobs.PushRequest:
+    """Translate `/api/push`, as `pull_request` does."""
+    return jobs.PushRequest(
+        request.model or request.name or "", bool(request.insecure), _rate(request.limit_rate)
+    )
+
+
+def _rate(value: int | None) -> int:
+    if value is not None and value < 0:
+        raise InvalidRequest("limit_rate is a number of bytes a second, 0 for no limit")
+    return value or 0
 
 
 def _licenses(value: object) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""`/api/create` and `/api/pull`, and how every job is told: with progress as it goes, or at its end."""
+"""`/api/create`, `/api/pull` and `/api/push`, and how every job is told: with progress as it goes, or at its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from olm.actors.client import Olm
 from olm.actors.jobs_client import CreateRequest, Progress, PullRequest
 from olm.api import schemas as wire
 from olm.api.body import decode
-from olm.api.dialects.ollama import create_request, pull_request
+from olm.api.dialects.ollama import create_request, pull_request, push_request
 from olm.api.gate import Call
 from olm.api.routes.endpoint import add, json_reply
 from olm.api.routes.local import check_local
@@ -28,6 +28,7 @@ def register(app: Quart, olm: Olm) -> None:
     routes = _Routes(olm)
     add(app, ("POST",), "/api/create", routes.create)
     add(app, ("POST",), "/api/pull", routes.pull)
+    add(app, ("POST",), "/api/push", routes.push)
 
 
 async def progress_reply(
@@ -62,6 +63,13 @@ class _Routes:
         wanted = pull_request(request)
         _check_named(wanted)
         return await progress_reply(call, self.olm.jobs.pull(wanted), request.stream)
+
+    async def push(self, call: Call) -> Response:
+        request = decode(call.take_body(), wire.PushRequest)
+        wanted = push_request(request)
+        if not wanted.model:
+            raise InvalidRequest("model is required")
+        return await progress_reply(call, self.olm.jobs.push(wanted), request.stream)
 
 
 def _check_named(wanted: CreateRequest | PullRequest) -> None:

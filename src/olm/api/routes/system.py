@@ -13,14 +13,13 @@ from olm.api.encoding import to_json
 from olm.api.gate import Call
 from olm.api.routes.endpoint import Handler, add, json_reply
 from olm.api.schemas import VersionResponse
-from olm.errors import NotYetSupported, OlmError
+from olm.errors import OlmError
 
 __all__ = ["CONSTANTS", "OLLAMA_VERSION", "register"]
 
 OLLAMA_VERSION: Final = "0.33.0"
 """The Ollama whose behaviour this is. Clients compare it: VS Code refuses less than 0.6.4."""
 
-_NOT_YET: Final = (("POST", "/api/push", "pushing models"),)
 _CLOUD: Final = (
     ("POST", "/api/me", "account lookup is unavailable"),
     ("POST", "/api/signout", "sign out is unavailable"),
@@ -50,8 +49,6 @@ def register(app: Quart, _olm: Olm) -> None:
         add(app, ("GET", "HEAD"), path, _constant(headers, body))
     add(app, ("GET",), "/api/status", _constant([(b"content-type", _JSON)], _STATUS))
     add(app, ("GET",), "/api/experimental/model-recommendations", _recommendations)
-    for method, path, what in _NOT_YET:
-        add(app, (method,), path, _refusal(NotYetSupported, f"{what}: not supported yet"))
     for method, path, what in _CLOUD:
         add(app, (method,), path, _refusal(OlmError, f"ollama cloud is disabled: {what}", 403))
 
