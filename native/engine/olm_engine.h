@@ -19,6 +19,7 @@ extern "C" {
 #include "../decl/model.h"
 #include "../decl/chat.h"
 #include "../decl/engine.h"
+#include "../decl/quantize.h"
 #include "../decl/testing.h"
 
 #pragma GCC visibility pop

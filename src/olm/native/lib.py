@@ -238,6 +238,20 @@ class NativeLib(Protocol):
     def olm_engine_next_frame(self, engine: Pointer, data: Pointer, size: IntPointer) -> int: ...
     def olm_engine_stats_json(self, engine: Pointer, out: Pointer) -> int: ...
 
+    def olm_rows_convert(
+        self,
+        from_type: int,
+        src: object,
+        to_type: int,
+        dst: object,
+        n_rows: int,
+        n_per_row: int,
+        imatrix: object,
+        cancel: object,
+        n_bad: IntPointer,
+    ) -> int: ...
+    def olm_quantize_types(self, json: bytes, out: Pointer) -> int: ...
+
     def olm_test_greedy(
         self,
         model: Pointer,
@@ -308,7 +322,7 @@ def new_pointer(kind: _PointerKind) -> Pointer:
     return cast("Pointer", ffi.new(kind))  # cffi makes what `kind` says
 
 
-def new_int(kind: Literal["size_t *", "int *"]) -> IntPointer:
+def new_int(kind: Literal["size_t *", "int *", "int64_t *"]) -> IntPointer:
     """Make an out-parameter for an integer."""
     return cast("IntPointer", ffi.new(kind))  # cffi makes what `kind` says
 
