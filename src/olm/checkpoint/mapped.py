@@ -38,6 +38,9 @@ __all__ = [
 
 _RESIDENT_BYTES: Final = 128 << 20
 _PAGE_BYTES: Final = mmap.PAGESIZE
+_AHEAD_FROM_BYTES: Final = 1 << 20
+"""From this size on the kernel is told what comes: these rows and as many after them. Page faults alone read a cold file
+at half the speed (0.65 against 1.25 GiB/s on a virtual disk); for a warm one it makes no difference."""
 _MAX_NAME: Final = 1024  # GGUF allows 63; the longest of published checkpoints have some 150
 _MAX_DIMS: Final = 16  # GGUF has 4; the formats have no limit, published checkpoints 5
 _MAX_ELEMENTS: Final = 1 << 60
@@ -138,6 +141,9 @@ class MappedFile:
         if os.fstat(self._fd).st_size < self.size_bytes:
             raise CheckpointError(f"{self.name}: has become shorter while it was read")
         self._residency.note(mapped, touched)
+        if touched >= _AHEAD_FROM_BYTES:
+            begin = offset & -_PAGE_BYTES
+            mapped.madvise(mmap.MADV_WILLNEED, begin, min(2 * touched, self.size_bytes - begin))
         view: NDArray[np.generic] = np.frombuffer(mapped, DTYPES[dtype], count, offset)
         return view if view.flags.aligned else view.copy()
 
