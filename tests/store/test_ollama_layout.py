@@ -255,6 +255,9 @@ def test_a_damaged_index_is_read_afresh(library: Library) -> None:
 
 
 def test_listing_again_reads_no_file(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "olm.store.tree.RACY_NS", 0
+    )  # as if what is written here were two seconds old
     config, _ = library.blobs.put(json.dumps(CONFIG).encode())
     weights, _ = library.blobs.put(GGUF)
     size = library.blobs.size(config) or 0

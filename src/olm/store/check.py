@@ -22,6 +22,7 @@ from olm.store.leftovers import BLOB, files_in, odd_files, temps, unneeded
 from olm.store.manifests import Manifest, ManifestFile, ManifestStore, decode_manifest
 from olm.store.names import DEFAULT_HOST, Digest, ModelName
 from olm.store.problems import Kind, Mend, Problem, Restore, SetAside, Survey, Suspect
+from olm.store.tree import ManifestTree
 
 __all__ = ["examine", "is_still_missing", "survey"]
 
@@ -64,7 +65,7 @@ def survey(root: Path, *, now_s: float, quick: bool = False) -> Survey:
     with disk_errors("read the model store"):
         # Blobs before manifests: a model that appears in between has its blobs young, and lacks none.
         files = files_in(blobs.folder)
-        listed = sorted(store.walk(), key=lambda file: str(file.name))
+        listed = sorted(ManifestTree(store).walk(), key=lambda file: str(file.name))
         read, problems = _read_manifests(store, listed)
         problems += odd_files(root, {file.path for file in listed}, now_s)
         problems += temps(root, "", now_s)
@@ -126,7 +127,7 @@ def is_still_missing(root: Path, digest: Digest) -> bool:
     if BlobStore(root / "blobs").size(digest) is not None:
         return False
     store = ManifestStore(root / "manifests")
-    read, _ = _read_manifests(store, list(store.walk()))
+    read, _ = _read_manifests(store, list(ManifestTree(store).walk()))
     return any(digest in item.manifest.blobs() for item in read)
 
 

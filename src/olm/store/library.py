@@ -9,9 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import attrs
+
 from olm.errors import CorruptStore, DiskFull, InvalidName, ModelNotFound, StoreError
+from olm.gguf import ModelFacts
 from olm.store.blobs import BlobStore
 from olm.store.builtin import ensure_builtin, note_removed
 from olm.store.capabilities import Sources, capabilities
@@ -19,9 +23,18 @@ from olm.store.catalog import Catalog, Entry
 from olm.store.disk import StoreLock, disk_errors
 from olm.store.gc import Janitor, maintain
 from olm.store.index import FactsIndex
-from olm.store.manifests import MODEL, PROJECTOR, PROMPT, TEMPLATE, ManifestStore, decode_manifest
+from olm.store.manifests import (
+    MODEL,
+    PROJECTOR,
+    PROMPT,
+    TEMPLATE,
+    ImageConfig,
+    ManifestStore,
+    decode_manifest,
+)
 from olm.store.model import Listed, Model, has_files, read_model
 from olm.store.names import ModelName
+from olm.store.splits import sweep_views, view
 
 __all__ = ["Library"]
 
@@ -43,7 +56,9 @@ class Library:
         self.root = root
         self.blobs = BlobStore(root / "blobs")
         self.manifests = ManifestStore(root / "manifests")
-        self.catalog = Catalog(self.manifests, self.blobs)
+        self.catalog = Catalog(
+            self.manifests, self.blobs, root / "olm-catalog.bin", go_template=go_template
+        )
         self.index = FactsIndex(root / "olm-index.json", self.blobs)
         self.janitor = Janitor(self.blobs, self.catalog)
         self._models: dict[ModelName, Model] = {}
@@ -87,6 +102,7 @@ class Library:
                 prune=not noprune,
                 now_s=time.time(),
             )
+            sweep_views(library.blobs.folder)
         except BaseException:
             lock.close()
             raise
@@ -107,14 +123,15 @@ class Library:
     def close(self) -> None:
         """Save what was learnt and let the lock go. Raises nothing for a full disk: the index is only a cache."""
         if self._lock is not None:
-            self.save_index()
+            self.save_index(at_end=True)
             self._lock.close()
             self._lock = None
 
-    def save_index(self) -> None:
-        """Write the index of facts if it grew; it is only a cache, so a disk that says no is logged and borne."""
+    def save_index(self, *, at_end: bool = False) -> None:
+        """Write what was learnt, if it is worth a write; it is only a cache, so a disk that says no is logged and borne."""
         try:
             self.index.save()
+            self.catalog.save(at_end=at_end)
         except StoreError as exc:
             _log.warning("%s", exc)
 
@@ -151,6 +168,8 @@ class Library:
                 go_template=self._go_template,
             )
             self._models[entry.name] = known
+        if known.parts and self._lock is not None:
+            return attrs.evolve(known, weights=view(self.blobs.folder, known.parts))
         return known
 
     def _listed(self, entry: Entry) -> Listed:
@@ -162,6 +181,12 @@ class Library:
         facts = self.index.weights_or_none(weights[0].blob) if weights else None
         if facts is None:
             return Listed(entry, config, None, tuple(config.capabilities or ()))
+        what = self.catalog.capabilities(entry, partial(self._capabilities, entry, config, facts))
+        return Listed(entry, config, facts, what)
+
+    def _capabilities(
+        self, entry: Entry, config: ImageConfig, facts: ModelFacts
+    ) -> tuple[str, ...]:
         templates = entry.manifest.of_type(TEMPLATE) or entry.manifest.of_type(PROMPT)
         projectors = [
             found
@@ -179,7 +204,7 @@ class Library:
             projectors=projectors,
             go_template=self._go_template,
         )
-        return Listed(entry, config, facts, capabilities(sources))
+        return capabilities(sources)
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
@@ -224,9 +249,10 @@ class Library:
             StoreError.
         """
         wanted = _parse(name, f'name "{name}" is invalid')
-        stored = self.catalog.in_stored_case(wanted)
-        if self.manifests.find(stored) is None:
+        file = self.catalog.file(wanted)
+        if file is None:
             raise ModelNotFound(f"model '{name}' not found")
+        stored = file.name
         try:
             entry = self.catalog.find(stored)
         except CorruptStore:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -155,18 +155,43 @@ def decode_manifest(data: bytes) -> Manifest:
 
 @attrs.frozen
 class ManifestFile:
-    """A manifest's place: its name and what `stat` says, which is enough to know whether it changed."""
+    """A manifest's place: its name and what `stat` says, which is enough to know whether it changed.
+
+    Attributes:
+        where: its path, as text: a thousand `Path`s would take longer to make than to look up.
+    """
 
     name: ModelName
-    path: Path
+    where: str
     modified_ns: int
+    changed_ns: int
     size_bytes: int
     inode: int
 
+    @classmethod
+    def look(cls, name: ModelName, where: str) -> ManifestFile | None:
+        """Look at one; None when there is no plain file. Raises OSError."""
+        try:
+            status = os.lstat(where)
+        except OSError as exc:
+            if exc.errno in _ABSENT:
+                return None
+            raise
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return cls(
+            name, where, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+        )
+
     @property
-    def stamp(self) -> tuple[int, int, int]:
-        """Changes whenever the file does: every write of ours is a new inode."""
-        return (self.modified_ns, self.size_bytes, self.inode)
+    def path(self) -> Path:
+        """Its path."""
+        return Path(self.where)
+
+    @property
+    def stamp(self) -> tuple[int, int, int, int]:
+        """Changes when the file does, unless that is within the clock's grain (`tree.RACY_NS`)."""
+        return (self.modified_ns, self.changed_ns, self.size_bytes, self.inode)
 
 
 @attrs.frozen
@@ -181,25 +206,8 @@ class ManifestStore:
 
     def find(self, name: ModelName) -> ManifestFile | None:
         """Stat one manifest by its exact name; None when it is not there."""
-        path = self.path(name)
-        try:
-            with disk_errors("read the model store"):
-                status = path.lstat()
-        except StoreError as exc:
-            cause = exc.__cause__
-            if isinstance(cause, OSError) and cause.errno in _ABSENT:
-                return None
-            raise
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return ManifestFile(name, path, status.st_mtime_ns, status.st_size, status.st_ino)
-
-    def walk(self) -> Iterator[ManifestFile]:
-        """Every manifest, in no order. Entries whose path is no model name, and links, are passed over."""
-        for host in _folders(self.folder):
-            for namespace in _folders(host):
-                for model in _folders(namespace):
-                    yield from _tags(model)
+        with disk_errors("read the model store"):
+            return ManifestFile.look(name, str(self.path(name)))
 
     def read(self, file: ManifestFile) -> bytes:
         """The bytes of a manifest. Raises CorruptStore, StoreError."""
@@ -237,28 +245,3 @@ def _remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         with suppress(OSError):  # not empty: another tag or model lives there
             folder.rmdir()
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(parent) as entries:
-            found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except (FileNotFoundError, PermissionError):
-        return
-    yield from map(Path, found)
-
-
-def _tags(model: Path) -> Iterator[ManifestFile]:
-    with suppress(FileNotFoundError, PermissionError), os.scandir(model) as entries:
-        for entry in entries:
-            if not entry.is_file(follow_symlinks=False):
-                continue
-            host, namespace, model_part = model.parts[-3:]
-            try:
-                name = ModelName(host, namespace, model_part, entry.name)
-                status = entry.stat(follow_symlinks=False)
-            except (InvalidName, FileNotFoundError):
-                continue
-            yield ManifestFile(
-                name, Path(entry.path), status.st_mtime_ns, status.st_size, status.st_ino
-            )
