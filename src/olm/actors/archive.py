@@ -8,8 +8,8 @@ The formats are in `olm.store.archive`, the disk work in `olm.store.exporting` a
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -43,9 +43,10 @@ from olm.store.exporting import (
     pieces,
     spans,
 )
-from olm.store.importing import Importer, open_file, plain_reader
+from olm.store.importing import Importer
 from olm.store.manifests import ManifestStore
 from olm.store.names import Digest, ModelName
+from olm.store.sources import Archive, Folder, Stream, TarFile, open_file
 
 __all__ = ["open_export", "open_export_stream", "open_import"]
 
@@ -144,19 +145,24 @@ class _ExportJob(Actor):
                 n_bytes = await self._thread(copy_span, self._store.blobs, span)
                 await meter.add(span.member, n_bytes)
 
-        try:
-            async with trio.open_nursery() as nursery:
-                for _ in range(self._n_workers):
-                    nursery.start_soon(work)
-        except* OlmError as group:
-            error = first_error(group)
-            assert error is not None, "the group has nothing else"
-            raise type(error)(error.message) from group
+        await _side_by_side(self._n_workers, work)
 
     async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(
             partial(function, *args, **kwargs), limiter=self._limiter
         )
+
+
+async def _side_by_side(n_workers: int, work: Callable[[], Awaitable[None]]) -> None:
+    """Run so many workers until all are done. Raises the first OlmError of any, which ends the others."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(n_workers):
+                nursery.start_soon(work)
+    except* OlmError as group:
+        error = first_error(group)
+        assert error is not None, "the group has nothing else"
+        raise type(error)(error.message) from group
 
 
 class _Meter:
@@ -240,12 +246,13 @@ def _write(target: Target, archive: Iterator[Piece]) -> Iterator[Piece]:
 class _ImportJob(Actor):
     """One import. Temporary."""
 
-    __slots__ = ("_leftovers", "_limiter", "_request", "_store")
+    __slots__ = ("_leftovers", "_limiter", "_n_workers", "_request", "_store")
 
-    def __init__(self, request: ImportRequest, store: Store) -> None:
+    def __init__(self, request: ImportRequest, store: Store, n_workers: int) -> None:
         self._request = request
         self._store = store
-        self._limiter = trio.CapacityLimiter(1)
+        self._n_workers = n_workers
+        self._limiter = trio.CapacityLimiter(n_workers)
         self._leftovers: tuple[str, ...] = ()
 
     async def stop(self) -> None:
@@ -255,11 +262,11 @@ class _ImportJob(Actor):
     @streams(_Run)
     async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
         """Read the archive. Raises InvalidRequest, DigestMismatch, DiskFull, StoreError."""
-        importer = Importer(self._store.blobs, _Hooks(self.name, self._store, out))
+        hooks = _Hooks(self.name, self._store, out)
+        importer = Importer(self._store.blobs, hooks, self._request.name)
         try:
-            models = await trio.to_thread.run_sync(
-                _read, importer, self._request, limiter=self._limiter
-            )
+            await self._take(importer)
+            models = await self._thread(importer.finish)
             await out.send(Progress("writing manifest"))
             for name, data in models:
                 await self._store.actor.ask(Publish(str(name), data))
@@ -271,45 +278,77 @@ class _ImportJob(Actor):
         self._leftovers = tuple(map(str, importer.leftovers))
         await out.send(Progress("success"))
 
+    async def _take(self, importer: Importer) -> None:
+        """Bring all blobs into the store: one after the other of a stream, else side by side."""
+        if self._request.source is not None:
+            source = self._request.source
+            stream = Stream(lambda: trio.from_thread.run(source.next))
+            await self._thread(_take_stream, importer, stream)
+            return
+        path = Path(self._request.path)
+        if "\0" in self._request.path or not path.is_absolute():
+            raise InvalidRequest(f"the path of an archive must be absolute: {self._request.path!a}")
+        with ExitStack() as files:
+            archive = await self._thread(_open_archive, path, files)
+            if isinstance(archive, Stream):
+                await self._thread(_take_stream, importer, archive)
+                return
+            waiting = iter(await self._thread(_survey, importer, archive, path))
+
+            async def work() -> None:
+                for digest in waiting:
+                    await self._thread(importer.take, archive, digest)
+
+            await _side_by_side(self._n_workers, work)
+
+    async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(
+            partial(function, *args, **kwargs), limiter=self._limiter
+        )
+
 
 @attrs.frozen
 class _Hooks:
-    """From the import's thread to the actors."""
+    """From the import's threads to the actors."""
 
     owner: str
     store: Store
     out: StreamSink[Progress]
 
-    def hold(self, digest: Digest) -> None:
-        trio.from_thread.run(self.store.actor.ask, Hold(self.owner, (str(digest),)))
+    def hold(self, *digests: Digest) -> None:
+        held = Hold(self.owner, tuple(map(str, digests)))
+        trio.from_thread.run(self.store.actor.ask, held)
 
-    def report(self, status: str, digest: str, total: int, completed: int) -> None:
-        trio.from_thread.run(self.out.send, Progress(status, digest, total, completed))
+    def report(self, digest: Digest, total: int, completed: int) -> None:
+        step = Progress(f"importing {digest.hex[:12]}", str(digest), total, completed)
+        trio.from_thread.run(self.out.send, step)
 
     def check(self) -> None:
         trio.from_thread.check_cancelled()
 
 
-def _read(importer: Importer, request: ImportRequest) -> list[tuple[ModelName, bytes]]:
-    """Take an archive in, in a thread."""
-    if request.source is not None:
-        source = request.source
-
-        def read(_size: int) -> bytes:
-            return trio.from_thread.run(source.next)
-
-        importer.feed_tar(plain_reader(read))
-        return importer.finish(request.name)
-    path = Path(request.path)
-    if "\0" in request.path or not path.is_absolute():
-        raise InvalidRequest(f"the path of an archive must be absolute: {request.path!a}")
+def _open_archive(path: Path, files: ExitStack) -> Archive | Stream:
+    """Look what there is at `path`; a file is closed with `files`."""
     if path.is_dir():
-        with disk_errors(f"read {path}"):
-            importer.feed_folder(path)
-    else:
-        with open_file(path) as file, disk_errors(f"read {path}"):
-            importer.feed_tar(plain_reader(file.read, file))
-    return importer.finish(request.name)
+        return Folder(path)
+    fd = open_file(path)
+    files.callback(os.close, fd)
+    with disk_errors(f"read {path}"):
+        stream = Stream.of_file(fd)
+        if stream.is_compressed():
+            return stream
+        os.lseek(fd, 0, os.SEEK_SET)
+        return TarFile(fd)
+
+
+def _survey(importer: Importer, archive: Archive, path: Path) -> list[Digest]:
+    with disk_errors(f"read {path}"):
+        return importer.survey(archive)
+
+
+def _take_stream(importer: Importer, stream: Stream) -> None:
+    with disk_errors("read the archive"):
+        importer.take_stream(stream.plain())
 
 
 # -- starting them ---------------------------------------------------------------------------------------------------
@@ -339,12 +378,12 @@ async def open_export_stream(
 
 @asynccontextmanager
 async def open_import(
-    supervisor: Supervisor, name: str, store: Store, request: ImportRequest
+    supervisor: Supervisor, name: str, store: Store, request: ImportRequest, n_workers: int
 ) -> AsyncIterator[AsyncIterator[Progress]]:
     """Run an import; see `JobsClient.import_`."""
     if request.name:
         ModelName.parse(request.name)
-    actor = partial(_ImportJob, request, store)
+    actor = partial(_ImportJob, request, store, n_workers)
     async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
         yield progress
 

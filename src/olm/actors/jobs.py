@@ -38,7 +38,7 @@ class Jobs:
     """`olm.actors.jobs_client.JobsClient`: starts temporary actors under a one_for_one supervisor made for them.
 
     Attributes:
-        n_export_workers: threads that copy or compress for one export.
+        n_export_workers: threads that copy or compress for one export, and blobs that one import takes at once.
     """
 
     supervisor: Supervisor
@@ -88,7 +88,8 @@ class Jobs:
         self, request: ImportRequest
     ) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Read an archive into the store; see `JobsClient.import_`."""
-        return open_import(self.supervisor, f"import-{next(self._numbers)}", self.store, request)
+        name = f"import-{next(self._numbers)}"
+        return open_import(self.supervisor, name, self.store, request, self.n_export_workers)
 
     def pull(self, request: PullRequest) -> AbstractAsyncContextManager[AsyncIterator[Progress]]:
         """Fetch a model from its registry; see `JobsClient.pull`."""

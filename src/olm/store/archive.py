@@ -30,6 +30,8 @@ __all__ = [
     "Placed",
     "archive_bytes",
     "blob_of",
+    "blob_path",
+    "checked_path",
     "decode_index",
     "model_manifest",
     "names_of",
@@ -48,6 +50,9 @@ _NAME: Final = "ai.ollama.name"
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _MODEL_TYPES: Final = "application/vnd.ollama.image."
 _BLOB: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_IGNORED: Final = frozenset({"manifest.json", "repositories"})
+"""What `docker save` adds for old versions of itself."""
+_FOLDERS: Final = frozenset({"", ".", "blobs", "blobs/sha256"})
 _ALIGNMENT: Final = 4096
 _ALIGNED_FROM: Final = 1 << 20
 """Smaller contents are not worth the padding."""
@@ -103,12 +108,12 @@ def plan_members(entries: Sequence[Entry]) -> tuple[Member, ...]:
     }
     for entry in entries:
         digest, shown = Digest(entry.digest), entry.name.shortest
-        path = _path(digest)
+        path = blob_path(digest)
         members[path] = Member(path, len(entry.data), shown, data=entry.data)
     for pick in (_configs, _layers):
         for entry in entries:
             for layer in pick(entry.manifest):
-                path = _path(layer.blob)
+                path = blob_path(layer.blob)
                 member = Member(path, layer.size, entry.name.shortest, layer.blob)
                 if members.setdefault(path, member).size != layer.size:
                     raise CorruptStore(
@@ -131,6 +136,32 @@ def place(members: Sequence[Member]) -> Iterator[Placed]:
 def archive_bytes(placed: Sequence[Placed]) -> int:
     """The size of the whole tar, the two blocks at its end included."""
     return placed[-1].end + len(END)
+
+
+def blob_path(digest: Digest) -> str:
+    """Where a layout has the blob of a digest."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def checked_path(name: str, *, is_folder: bool) -> str:
+    """Match the name of a tar's member against the few that a layout may have; it is never used as a path of the disk.
+
+    Raises InvalidRequest for all others.
+    """
+    path = name.removeprefix("./")
+    if is_folder and path.rstrip("/") in _FOLDERS:
+        return path
+    if not is_folder and _is_of_layout(path):
+        return path
+    _, _, below = path.partition("/")
+    hint = "; was the folder itself packed, and not what is in it?" if _is_of_layout(below) else ""
+    raise InvalidRequest(
+        f"the archive has {name[:200]!a}, which is no part of an OCI image layout{hint}"
+    )
+
+
+def _is_of_layout(path: str) -> bool:
+    return path in (INDEX, LAYOUT) or path in _IGNORED or blob_of(path) is not None
 
 
 def blob_of(path: str) -> Digest | None:
@@ -212,10 +243,6 @@ def _index_member(entries: Sequence[Entry]) -> Member:
     )
     data = msgspec.json.encode(Index(2, descriptors))
     return Member(INDEX, len(data), "", data=data)
-
-
-def _path(digest: Digest) -> str:
-    return f"blobs/sha256/{digest.hex}"
 
 
 def _configs(manifest: Manifest) -> tuple[Layer, ...]:

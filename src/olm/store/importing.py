@@ -1,27 +1,26 @@
 """Reading an archive of models into the store: each blob straight to its place, verified on the way. Blocking.
 
-Nothing in an archive is trusted: members are matched against the few paths an image layout has, sizes against what was
-announced and what the disk has room for, contents against their digests. Names are given out by the caller, at the end.
+Nothing in an archive is trusted: sizes are held against what was announced and what the disk has room for, contents
+against their digests. A file or folder is surveyed first, so that nothing is written of one that cannot be imported,
+and its blobs may then be taken by several threads. A stream is taken as it comes. Names are given out by the caller,
+at the end. How archives are read is `sources`', how blobs are written `incoming`'s.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Final, Protocol, cast
-
-import attrs
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
 
 from olm.errors import DigestMismatch, DiskFull, InvalidRequest, StoreError
 from olm.store.archive import (
     INDEX,
-    LAYOUT,
     MAX_INDEX_BYTES,
     Index,
     blob_of,
+    blob_path,
     decode_index,
     model_manifest,
     names_of,
@@ -29,333 +28,323 @@ from olm.store.archive import (
 from olm.store.blobs import BlobStore
 from olm.store.disk import disk_errors
 from olm.store.exporting import free_bytes
-from olm.store.manifests import Manifest
+from olm.store.incoming import CHUNK_BYTES, IncomingBlob
 from olm.store.names import Digest, ModelName
-from olm.store.tar import Read, n_padding, read_header
+from olm.store.sources import Archive, Source, layout_members
+from olm.store.tar import n_padding
 from olm.units import human_bytes
 
-__all__ = ["Hooks", "Importer", "Source", "open_file", "plain_reader"]
+__all__ = ["Hooks", "Importer"]
 
-ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-MAX_WINDOW_BYTES: Final = 128 << 20
-"""What `zstd --long` uses by default; archives of more would only cost memory."""
-CHUNK_BYTES: Final = 1 << 20
 REPORT_S: Final = 0.1
-MAX_MEMBERS: Final = 100_000
 _KEPT_FREE_BYTES: Final = 16 << 20
-_IGNORED: Final = frozenset({"manifest.json", "repositories"})
-"""What `docker save` adds for old versions of itself."""
-_FOLDERS: Final = frozenset({"", ".", "blobs", "blobs/sha256"})
+
+_Fill = Callable[[memoryview], int]
 
 
 class Hooks(Protocol):
-    """What an import asks of who runs it; called from its thread, may raise to end it."""
+    """What an import asks of who runs it; called from its threads, may raise to end it."""
 
-    def hold(self, digest: Digest) -> None:
-        """Keep a blob from being pruned until the import is over."""
+    def hold(self, *digests: Digest) -> None:
+        """Keep blobs from being pruned until the import is over."""
 
-    def report(self, status: str, digest: str, total: int, completed: int) -> None:
-        """Tell how far it is; bytes."""
+    def report(self, digest: Digest, total: int, completed: int) -> None:
+        """Tell how far a blob is; bytes."""
 
     def check(self) -> None:
         """Called for each chunk; raises when the import was cancelled."""
 
 
-@attrs.frozen
-class Source:
-    """Bytes of an archive. `skip` passes over so many without reading them where the source can; None where not."""
-
-    read: Read
-    skip: Callable[[int], None] | None = None
-
-
 class Importer:
-    """One import. Feed it an archive or folder, then `finish` tells what can be published."""
+    """One import: `survey` and `take` each blob, or `take_stream`; then `finish` tells what can be published."""
 
-    def __init__(self, blobs: BlobStore, hooks: Hooks) -> None:
-        self._created: set[Digest] = set()
+    def __init__(self, blobs: BlobStore, hooks: Hooks, wanted: str = "") -> None:
+        """Begin an import.
+
+        Args:
+            wanted: what the only model of the archive is to be called; empty for the names it has.
+        """
         self._blobs = blobs
         self._hooks = hooks
+        self._wanted = wanted
         self._index: Index | None = None
-        self._seen: set[str] = set()
+        self._names: list[tuple[ModelName, Digest]] = []
+        self._manifests: dict[Digest, bytes | None] = {}  # in the index; None: not come yet
         self._sizes: dict[Digest, int] = {}
-        self._unread: set[Digest] = set()
-        self._reported_s = 0.0
+        self._models: dict[Digest, str] = {}  # who needs a blob, for messages
+        self._created: set[Digest] = set()
 
     @property
     def leftovers(self) -> set[Digest]:
         """Blobs to be removed when no model has them: what it made, and manifests that came as blobs, now or earlier."""
-        return self._created | self._manifests()
+        return self._created | set(self._manifests)
 
-    def feed_tar(self, source: Source) -> None:
+    # -- files and folders -------------------------------------------------------------------------------------------
+
+    def survey(self, archive: Archive) -> list[Digest]:
+        """See that every model is whole and fits; returns the blobs to `take`, the largest first.
+
+        Raises:
+            InvalidRequest, DigestMismatch: the archive is damaged, hostile or not whole.
+            DiskFull, StoreError: the store cannot take it.
+        """
+        size = archive.size(INDEX)
+        if size is None:
+            raise InvalidRequest(_NO_INDEX)
+        with archive.open(INDEX) as (fd, offset):
+            self._learn_index(_small(_reader(fd, offset), size, INDEX))
+        for digest in list(self._manifests):
+            self._hooks.hold(digest)
+            self._find_manifest(archive, digest)
+        self._refuse_strangers(archive)
+        self._hooks.hold(*self._sizes)
+        waiting = [digest for digest in self._sizes if self._is_missing(digest)]
+        for digest, total in self._sizes.items():
+            found = archive.size(blob_path(digest))
+            if found is not None:
+                self._check_blob(digest, found)
+            elif digest in waiting:
+                raise InvalidRequest(self._missing(digest))
+            if digest not in waiting:
+                self._hooks.report(digest, total, total)
+        self._check_room(waiting)
+        return sorted(waiting, key=lambda digest: -self._sizes[digest])
+
+    def take(self, archive: Archive, digest: Digest) -> None:
+        """Bring one blob of a surveyed archive into the store. Several threads may, each another blob.
+
+        Raises:
+            DigestMismatch: it is damaged; nothing of it is kept.
+            DiskFull, StoreError, InvalidRequest: reading or writing failed; nothing of it is kept.
+        """
+        with (
+            self._blob_errors(digest),
+            archive.open(blob_path(digest)) as (fd, offset),
+            IncomingBlob(self._blobs.folder, digest, self._sizes[digest]) as incoming,
+        ):
+            fill = incoming.clone(fd, offset)
+            self._fill(incoming, digest, fill or _filler(incoming, fd, offset))
+
+    def _find_manifest(self, archive: Archive, digest: Digest) -> None:
+        size = archive.size(blob_path(digest))
+        if size is not None:
+            with archive.open(blob_path(digest)) as (fd, offset):
+                data = _small(_reader(fd, offset), size, str(digest))
+        elif self._blobs.size(digest) is not None:
+            data = self._blobs.read(digest, limit_bytes=MAX_INDEX_BYTES)
+        else:
+            raise InvalidRequest(self._missing(digest))
+        self._learn_manifest(digest, data)
+
+    def _refuse_strangers(self, archive: Archive) -> None:
+        for path in archive.paths():
+            digest = blob_of(path)
+            if digest is not None and digest not in self._sizes and digest not in self._manifests:
+                raise InvalidRequest(_stranger(digest))
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def take_stream(self, source: Source) -> None:
         """Take in an uncompressed tar.
 
         Raises:
             InvalidRequest, DigestMismatch: the archive is damaged or hostile.
             DiskFull, StoreError: the store cannot take it.
         """
-        while (header := read_header(source.read)) is not None:
-            path = _checked_path(header.name, is_folder=header.is_folder)
-            if header.is_folder:
-                continue
-            if path in self._seen:
-                raise InvalidRequest(f"the archive has {path} twice")
-            if len(self._seen) >= MAX_MEMBERS:
-                raise InvalidRequest(f"the archive has more than {MAX_MEMBERS} members")
-            self._seen.add(path)
-            self._take(path, header.size, source)
-            _pass(source, n_padding(header.size), path)
+        for path, header in layout_members(source.read):
+            self._hooks.check()
+            digest = blob_of(path)
+            if path == INDEX:
+                self._learn_index(_small(source.read, header.size, path))
+                for known in list(self._manifests):
+                    self._learn_stored(known)
+            elif digest is None:
+                _small(source.read, header.size, path)
+            else:
+                self._hooks.hold(digest)
+                self._take_member(digest, header.size, source)
+            if len(source.read(n_padding(header.size))) < n_padding(header.size):
+                raise InvalidRequest(f"the archive ends in the middle of {path}")
 
-    def feed_folder(self, folder: Path) -> None:
-        """Take in an image layout that is a folder. Raises as `feed_tar` does."""
-        self._take_file(folder, INDEX)
-        assert self._index is not None, "it was taken just now"
-        for item in self._index.manifests:
-            self._take_file(folder, f"blobs/sha256/{Digest.parse(item.digest).hex}")
-        for digest in list(self._sizes):
-            if self._blobs.size(digest) != self._sizes[digest]:
-                self._take_file(folder, f"blobs/sha256/{digest.hex}")
+    def _take_member(self, digest: Digest, size: int, source: Source) -> None:
+        self._check_blob(digest, size)
+        if digest in self._manifests:
+            self._learn_manifest(digest, _small(source.read, size, str(digest)))
+        elif self._blobs.size(digest) == size:
+            self._pass_over(digest, size, source)
+        else:
+            self._check_room([digest, *filter(self._is_missing, self._sizes)], digest, size)
+            with (
+                self._blob_errors(digest, size),
+                IncomingBlob(self._blobs.folder, digest, size) as incoming,
+            ):
+                self._fill(incoming, digest, source.read_into)
 
-    def finish(self, wanted: str = "") -> list[tuple[ModelName, bytes]]:
+    def _pass_over(self, digest: Digest, size: int, source: Source) -> None:
+        view = memoryview(bytearray(min(size, CHUNK_BYTES)))
+        left = size
+        while left:
+            self._hooks.check()
+            n_bytes = source.read_into(view[: min(left, len(view))])
+            if not n_bytes:
+                raise InvalidRequest(f"the archive ends in the middle of {self._what(digest)}")
+            left -= n_bytes
+        self._hooks.report(digest, size, size)
+
+    def _learn_stored(self, digest: Digest) -> None:
+        """Read a manifest that is a blob of the store already: because it came before the index."""
+        if self._blobs.size(digest) is not None:
+            self._learn_manifest(digest, self._blobs.read(digest, limit_bytes=MAX_INDEX_BYTES))
+
+    # -- both --------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> list[tuple[ModelName, bytes]]:
         """Check that every model is whole; returns names and manifests to publish, in the archive's order.
 
         Raises:
-            InvalidRequest: no index, a name that is missing, a blob that is neither in the archive nor in the store.
+            InvalidRequest: no index, or a blob that is neither in the archive nor in the store.
         """
         if self._index is None:
-            raise InvalidRequest(
-                f"the archive has no {INDEX}: it is no OCI image layout, or it was cut off"
-            )
+            raise InvalidRequest(_NO_INDEX)
         found: list[tuple[ModelName, bytes]] = []
-        for name, digest in names_of(self._index, wanted):
-            self._require(name.shortest, digest, None)
-            data = self._blobs.read(digest, limit_bytes=MAX_INDEX_BYTES)
-            manifest = model_manifest(data, name.shortest)
-            for layer in (manifest.config, *manifest.layers):
-                self._hooks.hold(layer.blob)
-                self._require(name.shortest, layer.blob, layer.size)
+        for name, digest in self._names:
+            data = self._manifests[digest]
+            if data is None:
+                raise InvalidRequest(self._missing(digest))
             found.append((name, data))
+        self._hooks.hold(*self._sizes)
+        for blob, size in self._sizes.items():
+            actual = self._blobs.size(blob)
+            if actual is None:
+                raise InvalidRequest(self._missing(blob))
+            if actual != size:
+                raise InvalidRequest(
+                    f"{self._what(blob)}: it has {actual} bytes in the store instead of {size}"
+                )
         return found
 
-    def _require(self, model: str, digest: Digest, size: int | None) -> None:
-        actual = self._blobs.size(digest)
-        if actual is None:
-            raise InvalidRequest(
-                f"model {model}, blob {digest}: it is neither in the archive nor in the store; was the archive cut off?"
+    def _learn_index(self, data: bytes) -> None:
+        self._index = decode_index(data)
+        self._names = names_of(self._index, self._wanted)
+        self._manifests = {digest: None for _, digest in self._names}
+        for name, digest in self._names:
+            self._models.setdefault(digest, name.shortest)
+
+    def _learn_manifest(self, digest: Digest, data: bytes) -> None:
+        """Take a manifest, for the sizes and digests of what follows."""
+        if Digest.of(data) != digest:
+            raise DigestMismatch(
+                f'{self._what(digest)}: damaged in the archive: digest mismatch, got "{Digest.of(data)}"'
             )
-        if size is not None and actual != size:
-            raise InvalidRequest(
-                f"model {model}, blob {digest}: it has {actual} bytes instead of {size}"
-            )
-
-    def _take_file(self, folder: Path, path: str) -> None:
-        if path in self._seen:
-            return
-        self._seen.add(path)
-        file = open_file(folder / path)
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            self._take(path, size, Source(file.read))
-
-    def _take(self, path: str, size: int, source: Source) -> None:
-        digest = blob_of(path)
-        if digest is not None:
-            self._take_blob(digest, size, source)
-        elif path == INDEX:
-            self._index = decode_index(_small(source.read, size, path))
-            self._unread = {Digest.parse(item.digest) for item in self._index.manifests}
-            for blob in list(self._unread):
-                self._learn(blob)
-        else:
-            _small(source.read, size, path)
-
-    def _take_blob(self, digest: Digest, size: int, source: Source) -> None:
-        self._check_blob(digest, size)
-        self._hooks.hold(digest)
-        if self._blobs.size(digest) == size:
-            _pass(source, size, str(digest))
-            self._report(digest, size, size)
-        else:
-            self._check_room(digest, size)
-            self._store(digest, size, source.read)
-        self._learn(digest)
+        model = self._models[digest]
+        manifest = model_manifest(data, model)
+        for layer in (manifest.config, *manifest.layers):
+            if self._sizes.setdefault(layer.blob, layer.size) != layer.size:
+                raise InvalidRequest(f"model {model}: two sizes are given for blob {layer.digest}")
+            self._models.setdefault(layer.blob, model)
+        self._manifests[digest] = data
 
     def _check_blob(self, digest: Digest, size: int) -> None:
         """Compare with what the manifests say, as far as they have come: ours come first."""
         expected = self._sizes.get(digest)
         if expected is not None and expected != size:
             raise InvalidRequest(
-                f"blob {digest}: the archive has {size} bytes, the manifest says {expected}"
+                f"{self._what(digest)}: the archive has {size} bytes, the manifest says {expected}"
             )
-        is_known = expected is not None or digest in self._manifests()
-        if self._index is not None and not self._unread and not is_known:
-            raise InvalidRequest(f"blob {digest} of the archive belongs to no model in it")
+        is_known = expected is not None or digest in self._manifests
+        if self._index is not None and None not in self._manifests.values() and not is_known:
+            raise InvalidRequest(_stranger(digest))
 
-    def _manifests(self) -> set[Digest]:
-        return (
-            {Digest.parse(item.digest) for item in self._index.manifests} if self._index else set()
-        )
-
-    def _check_room(self, digest: Digest, size: int) -> None:
-        """Refuse at once what the disk has no room for: this blob, and the others known by now."""
-        others = (
-            length
-            for blob, length in self._sizes.items()
-            if blob != digest and self._blobs.size(blob) != length
-        )
-        needed = size + sum(others)
+    def _check_room(
+        self, needed: list[Digest], unknown: Digest | None = None, size: int = 0
+    ) -> None:
+        """Refuse at once what the disk has no room for: blobs of the manifests, and one of `size` bytes."""
+        sizes = {digest: self._sizes.get(digest, size) for digest in needed}
+        n_bytes = sum(sizes.values())
         with disk_errors("look at the model store's disk"):
             free = free_bytes(self._blobs.folder)
-        if needed + _KEPT_FREE_BYTES > free:
+        if sizes and n_bytes + _KEPT_FREE_BYTES > free:
+            what = self._what(unknown or max(sizes, key=lambda digest: sizes[digest]))
             raise DiskFull(
-                f"cannot import blob {digest}: no space left on device: "
-                f"{human_bytes(needed)} are needed, {human_bytes(free)} are free"
+                f"cannot import {what}: no space left on device: "
+                f"{human_bytes(n_bytes)} are needed, {human_bytes(free)} are free"
             )
 
-    def _store(self, digest: Digest, size: int, read: Read) -> None:
+    def _fill(self, incoming: IncomingBlob, digest: Digest, fill: _Fill) -> None:
+        total, reported_s = incoming.n_left, time.monotonic()
+        while incoming.n_left:
+            self._hooks.check()
+            n_bytes = fill(incoming.room())
+            if not n_bytes:
+                raise InvalidRequest(f"the archive ends in the middle of {self._what(digest)}")
+            incoming.advance(n_bytes)
+            now = time.monotonic()
+            if incoming.n_left and now - reported_s >= REPORT_S:
+                reported_s = now
+                self._hooks.report(digest, total, incoming.n_taken)
+        # Noted before it appears: whatever happens then, somebody looks after it.
+        self._created.add(digest)
+        incoming.commit()
+        self._hooks.report(digest, total, total)
+
+    @contextmanager
+    def _blob_errors(self, digest: Digest, size: int = 0) -> Iterator[None]:
+        """Say of which model and blob an error is, and what a full disk would have needed."""
+        what = self._what(digest)
         try:
-            with self._blobs.create(digest) as pending:
-                while pending.size_bytes < size:
-                    self._hooks.check()
-                    data = read(min(CHUNK_BYTES, size - pending.size_bytes))
-                    if not data:
-                        raise InvalidRequest(f"the archive ends in the middle of blob {digest}")
-                    pending.write(data)
-                    self._report(digest, size, pending.size_bytes)
-                # Noted before it appears: whatever happens then, somebody looks after it.
-                self._created.add(digest)
-                pending.commit()
+            yield
         except DigestMismatch as exc:
-            raise DigestMismatch(f"blob {digest} of the archive is damaged: {exc.message}") from exc
+            raise DigestMismatch(f"{what}: damaged in the archive: {exc.message}") from exc
         except DiskFull as exc:
             with disk_errors("look at the model store's disk"):
                 free = free_bytes(self._blobs.folder)
+            needed = self._sizes.get(digest, size)
             raise DiskFull(
-                f"blob {digest}: {exc.message}: {human_bytes(size)} are needed, {human_bytes(free)} are free"
+                f"{what}: {exc.message}: {human_bytes(needed)} are needed, {human_bytes(free)} are free"
             ) from exc
         except StoreError as exc:
-            raise StoreError(f"blob {digest}: {exc.message}") from exc
+            raise StoreError(f"{what}: {exc.message}") from exc
 
-    def _learn(self, digest: Digest) -> None:
-        """Read a manifest that has come, for the sizes and digests of what follows."""
-        if digest not in self._unread or self._blobs.size(digest) is None:
-            return
-        data = self._blobs.read(digest, limit_bytes=MAX_INDEX_BYTES)
-        manifest: Manifest = model_manifest(data, str(digest))
-        self._unread.discard(digest)
-        self._sizes |= {layer.blob: layer.size for layer in (manifest.config, *manifest.layers)}
+    def _is_missing(self, digest: Digest) -> bool:
+        return self._blobs.size(digest) != self._sizes[digest]
 
-    def _report(self, digest: Digest, total: int, completed: int) -> None:
-        now = time.monotonic()
-        if completed >= total or now - self._reported_s >= REPORT_S:
-            self._reported_s = now
-            self._hooks.report(f"importing {digest.hex[:12]}", str(digest), total, completed)
+    def _what(self, digest: Digest) -> str:
+        """Name a blob for a message, with the model that needs it as far as that is known."""
+        model = self._models.get(digest)
+        return f"model {model}, blob {digest}" if model else f"blob {digest}"
 
-
-def _checked_path(name: str, *, is_folder: bool) -> str:
-    """Match a member's name against what a layout may have; never used as a path of the file system."""
-    path = name.removeprefix("./")
-    if is_folder:
-        if path.rstrip("/") in _FOLDERS:
-            return path
-    elif path in (INDEX, LAYOUT) or path in _IGNORED or blob_of(path) is not None:
-        return path
-    raise InvalidRequest(f"the archive has {name[:200]!a}, which is no part of an OCI image layout")
+    def _missing(self, digest: Digest) -> str:
+        return (
+            f"{self._what(digest)}: it is neither in the archive nor in the store; "
+            "was the archive cut off?"
+        )
 
 
-def _small(read: Read, size: int, path: str) -> bytes:
+_NO_INDEX: Final = f"the archive has no {INDEX}: it is no OCI image layout, or it was cut off"
+
+
+def _stranger(digest: Digest) -> str:
+    return f"blob {digest} of the archive belongs to no model in it"
+
+
+def _small(read: Callable[[int], bytes], size: int, what: str) -> bytes:
     if size > MAX_INDEX_BYTES:
-        raise InvalidRequest(f"the archive's {path} has {size} bytes, more than {MAX_INDEX_BYTES}")
+        raise InvalidRequest(f"the archive's {what} has {size} bytes, more than {MAX_INDEX_BYTES}")
     data = read(size) if size else b""
     if len(data) < size:
-        raise InvalidRequest(f"the archive ends in the middle of {path}")
+        raise InvalidRequest(f"the archive ends in the middle of {what}")
     return data
 
 
-def _pass(source: Source, size: int, what: str) -> None:
-    """Pass over bytes."""
-    if source.skip is not None:
-        source.skip(size)
-        return
-    while size:
-        data = source.read(min(size, CHUNK_BYTES))
-        if not data:
-            raise InvalidRequest(f"the archive ends in the middle of {what}")
-        size -= len(data)
+def _reader(fd: int, offset: int) -> Callable[[int], bytes]:
+    return lambda size: os.pread(fd, size, offset)
 
 
-# -- sources ---------------------------------------------------------------------------------------------------------
+def _filler(incoming: IncomingBlob, fd: int, offset: int) -> _Fill:
+    """Read a member into whatever room the blob has."""
 
+    def fill(view: memoryview) -> int:
+        with disk_errors("read the archive"):
+            return os.preadv(fd, [view], offset + incoming.n_taken)
 
-def open_file(path: Path) -> IO[bytes]:
-    """Open a file of an archive. Raises InvalidRequest for what is no plain file, StoreError."""
-    with disk_errors(f"read {path}"):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise InvalidRequest(f"{path} is not a plain file")
-        return open(fd, "rb", buffering=0)
-
-
-class _Exact:
-    """Makes reads whole: fewer bytes than asked for come only at the end. Looks at the first few beforehand."""
-
-    def __init__(self, read: Read) -> None:
-        self._read = read
-        self._pending = b""
-
-    def peek(self, size: int) -> bytes:
-        head = self.read(size)
-        self._pending = head + self._pending
-        return head
-
-    def read(self, size: int = -1) -> bytes:
-        parts, left = [], size if size >= 0 else CHUNK_BYTES
-        while left:
-            data, self._pending = (self._pending, b"") if self._pending else (self._read(left), b"")
-            if not data:
-                break
-            if len(data) > left:
-                data, self._pending = data[:left], data[left:]
-            parts.append(data)
-            left -= len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def plain_reader(read: Read, file: IO[bytes] | None = None) -> Source:
-    """Read an archive, decompressing zstd where it is that.
-
-    Args:
-        file: what `read` reads from, when that is a file in which one can skip.
-    """
-    exact = _Exact(read)
-    if exact.peek(len(ZSTD_MAGIC)) != ZSTD_MAGIC:
-        if file is None:
-            return Source(exact.read)
-        file.seek(0)
-        return Source(_Exact(file.read).read, _Skipper(file).skip)
-    import zstandard  # 22 ms; see `exporting.compressed`
-
-    packed = cast("IO[bytes]", exact)  # only `read` is called
-    plain = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(
-        packed, read_size=CHUNK_BYTES, read_across_frames=True
-    )
-
-    def checked(size: int) -> bytes:
-        try:
-            return plain.read(size)
-        except zstandard.ZstdError as exc:
-            raise InvalidRequest(f"the archive is damaged: {exc}") from exc
-
-    return Source(_Exact(checked).read)
-
-
-class _Skipper:
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
-
-    def skip(self, size: int) -> None:
-        if self._file.tell() + size > self._size:
-            raise InvalidRequest("the archive ends in the middle of a member")
-        self._file.seek(size, os.SEEK_CUR)
+    return fill
