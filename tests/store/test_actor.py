@@ -260,7 +260,7 @@ async def test_problems_found_later_are_the_iterations_error(shop: Shop) -> None
         ),
         ({"files": {"a.gguf": ZERO}}, InvalidRequest, "is not in the store, upload it first"),
         ({"files": {"a.gguf": lora}}, InvalidRequest, "no model among the files"),
-        ({"files": {"a.gguf": split}}, NotYetSupported, "split GGUF"),
+        ({"files": {"a.gguf": split}}, InvalidRequest, "invalid split GGUF: a.gguf: of 3 parts"),
         ({"from_": "tiny", "adapters": {"a.gguf": cut}}, GgufError, "truncated"),
     ]
 

@@ -10,13 +10,14 @@ from olm.gguf import ModelFacts
 from olm.store.create_plan import file_layers
 from olm.store.manifests import MODEL, Layer
 from olm.store.names import Digest
+from olm.store.splits import Source
 
 FACTS = ModelFacts(architecture="llama", parameter_count=1000)
 DIGEST = Digest.of(b"weights")
 
 
 def test_weights_become_the_model_layer() -> None:
-    [layer] = file_layers([("m.gguf", DIGEST, 7, FACTS)], adapters=False)
+    [layer] = file_layers([Source("m.gguf", DIGEST, 7, FACTS)], adapters=False)
 
     assert layer == Layer(MODEL, str(DIGEST), 7)
 
@@ -32,6 +33,6 @@ def test_a_file_that_no_engine_can_load_is_refused(change: dict[str, object], wo
     facts = msgspec.structs.replace(FACTS, **change)
 
     with pytest.raises(GgufError) as caught:
-        file_layers([("m.gguf", DIGEST, 7, facts)], adapters=False)
+        file_layers([Source("m.gguf", DIGEST, 7, facts)], adapters=False)
 
     assert caught.value.message == words

@@ -209,7 +209,7 @@ async def test_leaving_in_the_middle_leaves_nothing(
     from olm.actors.jobs_client import CreateRequest
 
     monkeypatch.setattr(linking, "_PIECE_BYTES", 100)
-    monkeypatch.setattr("olm.actors.create._REPORT_S", 0.0)
+    monkeypatch.setattr("olm.actors.intake._REPORT_S", 0.0)
     before = shop.blobs()
 
     request = CreateRequest(model="m", links={"w.gguf": str(weights)})

@@ -7,16 +7,16 @@ What becomes a layer is decided in `olm.store.create_plan`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
 import attrs
 import trio
 
+from olm.actors.intake import Intake
 from olm.actors.job import open_job
 from olm.actors.jobs_client import CreateRequest, Progress, PullRequest
 from olm.actors.runtime import (
@@ -26,10 +26,9 @@ from olm.actors.runtime import (
     Supervisor,
     streams,
 )
-from olm.actors.store import BeginCreate, Hold, Learn, Publish, Release, Store
-from olm.errors import GgufError, InvalidRequest, ModelNotFound, TemplateError
-from olm.gguf import ModelFacts, facts_of, read_header
-from olm.gguf.reader import NOT_GGUF
+from olm.actors.store import BeginCreate, Hold, Publish, Release, Settle, Store
+from olm.errors import InvalidRequest, ModelNotFound, TemplateError
+from olm.gguf import read_header
 from olm.store.create_plan import (
     Base,
     Detected,
@@ -46,25 +45,16 @@ from olm.store.create_plan import (
     refuse_formats,
 )
 from olm.store.disk import disk_errors
-from olm.store.linking import InPlace, checked_link
 from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
 
 __all__ = ["CheckedRequest", "CreateJob", "check_request", "check_template", "open_create"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
 Pull = Callable[[PullRequest], AbstractAsyncContextManager[AsyncIterator[Progress]]]
 
 _STOP_S: Final = 30.0  # a pull on the way has its own things to finish
 _DONE: Final = "success"
-_REPORT_S: Final = 0.1
-_PLACED: Final = {
-    "linked": "linked to {}",
-    "cloned": "cloned {}",
-    "exists": "using existing layer for {}",
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -153,7 +143,7 @@ class _Run(StreamMessage[Progress], frozen=True):
 class CreateJob(Actor):
     """One create, from the checked request to the manifest. Temporary."""
 
-    __slots__ = ("_created", "_limiter", "_long", "_pull", "_request", "_store")
+    __slots__ = ("_created", "_limiter", "_pull", "_request", "_store")
 
     def __init__(
         self, request: CheckedRequest, store: Store, pull: Pull, limiter: trio.CapacityLimiter
@@ -162,8 +152,6 @@ class CreateJob(Actor):
         self._request = request
         self._store = store
         self._limiter = limiter
-        # Hashing gigabytes must not keep other jobs from their small files.
-        self._long = trio.CapacityLimiter(1)
         self._created: list[Digest] = []
 
     async def stop(self) -> None:
@@ -176,11 +164,11 @@ class CreateJob(Actor):
         """Run the job. Raises ModelNotFound, InvalidRequest, GgufError, NotYetSupported, DiskFull, StoreError."""
         request, actor = self._request, self._store.actor
         base = await self._base(out)
-        linked = await self._link(out)
-        files = await self._read({**request.files, **linked}, out)
-        adapters = await self._read(request.adapters, out)
+        intake = Intake(self._store, self._keep, out, self._limiter)
+        files = await intake.take(request.files, request.links)
+        adapters = await intake.take(request.adapters, {})
         found = [*file_layers(files, adapters=False), *file_layers(adapters, adapters=True)]
-        weights = [facts for *_, facts in files if facts.kind == "model"]
+        weights = [file.facts for file in files if file.facts.kind == "model"]
         if base is None and not weights:
             raise InvalidRequest("no model among the files: FROM needs the weights of a model")
         detected = None
@@ -189,13 +177,14 @@ class CreateJob(Actor):
         new = weights[0] if weights else None
         habits = habits_of(new, base, request.wishes)
         planned = plan_layers(base, found, request.wishes, detected, habits.stops)
-        projectors = [facts for *_, facts in files if facts.kind == "projector"]
+        projectors = [file.facts for file in files if file.facts.kind == "projector"]
         config = config_of(base, new, projectors, request.wishes, habits)
         layers = await self._write(planned, out)
         stored_config, _is_new = await self._put(config)
         await out.send(Progress("writing manifest"))
         data = encode_manifest(config_layer(stored_config, len(config)), layers)
         await actor.ask(Publish(str(request.model), data))
+        await self._free(intake.spent)
         await out.send(Progress(_DONE))
 
     async def _base(self, out: StreamSink[Progress]) -> Base | None:
@@ -214,52 +203,16 @@ class CreateJob(Actor):
             raise ModelNotFound(f"model '{wanted}' was deleted as soon as it was there")
         return base
 
-    async def _link(self, out: StreamSink[Progress]) -> dict[str, Digest]:
-        """Take the files in that are to be run in place; the digest of each."""
-        root, found = self._store.root, {}
-        for name, text in self._request.links.items():
-            path = await self._thread(checked_link, text, root)
-            file = await self._thread(InPlace, self._store.blobs, path)
-            try:
-                found[name] = digest = await self._thread(file.hash, _telling(out, file))
-                await self._keep(digest)
-                how = await self._thread(file.place)
-            finally:
-                with trio.move_on_after(_STOP_S, shield=True):
-                    await self._thread(file.close)
-            await out.send(Progress(_PLACED[how].format(path)))
-        return found
+    async def _free(self, spent: Sequence[Digest]) -> None:
+        """Uploads that were merged need not wait for another create: the disk is wanted."""
+        if spent:
+            await self._store.actor.ask(Settle(tuple(map(str, spent))))
+            self._created.extend(spent)
 
     async def _keep(self, digest: Digest) -> None:
         """Hold a blob that is about to be made, and note it: whatever happens then, `stop` looks after it."""
         await self._store.actor.ask(Hold(self.name, (str(digest),)))
         self._created.append(digest)
-
-    async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await trio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._long)
-
-    async def _read(
-        self, files: Mapping[str, Digest], out: StreamSink[Progress]
-    ) -> list[tuple[str, Digest, int, ModelFacts]]:
-        found: list[tuple[str, Digest, int, ModelFacts]] = []
-        for name, digest in files.items():
-            size = self._store.blobs.size(digest)
-            if size is None:
-                raise InvalidRequest(f"{name}: blob {digest} is not in the store, upload it first")
-            await out.send(Progress("parsing GGUF"))
-            found.append((name, digest, size, await self._facts(name, digest)))
-        return found
-
-    async def _facts(self, name: str, digest: Digest) -> ModelFacts:
-        path = self._store.blobs.path(digest)
-        try:
-            with disk_errors(f"read {name}"):
-                header = await trio.to_thread.run_sync(read_header, path, limiter=self._limiter)
-        except GgufError as exc:
-            raise GgufError(_named(exc.message, name)) from exc
-        facts = facts_of(header)
-        await self._store.actor.ask(Learn(str(digest), facts))
-        return facts
 
     async def _detect(self, layers: Sequence[Layer]) -> Detected | None:
         """Look at the weights of the new model: the first model layer, its own before an inherited one."""
@@ -292,30 +245,6 @@ class CreateJob(Actor):
         digest = Digest.of(data)
         await self._keep(digest)
         return await trio.to_thread.run_sync(self._store.blobs.put, data, limiter=self._limiter)
-
-
-def _telling(out: StreamSink[Progress], file: InPlace) -> Callable[[int], None]:
-    """Tell from a thread how far the hashing of a file is, now and then; ends the thread's work when the job is cancelled.
-
-    The digest is not known yet: the path stands where clients look for what a bar belongs to.
-    """
-    status, path, total = f"hashing {file.path.name}", str(file.path), file.size_bytes
-    told_s = float("-inf")
-
-    def on_bytes(done: int) -> None:
-        nonlocal told_s
-        trio.from_thread.check_cancelled()
-        now = time.monotonic()
-        if done >= total or now - told_s >= _REPORT_S:
-            told_s = now
-            trio.from_thread.run(out.send, Progress(status, path, total, done))
-
-    return on_bytes
-
-
-def _named(message: str, name: str) -> str:
-    """The exact text for what is no GGUF at all, which clients know; the file's name before anything else."""
-    return message if message == NOT_GGUF else f"{name}: {message}"
 
 
 @asynccontextmanager

@@ -45,6 +45,7 @@ __all__ = [
     "Mending",
     "Publish",
     "Release",
+    "Settle",
     "Store",
     "StoreActor",
     "Tidying",
@@ -110,6 +111,12 @@ class Hold(Message[None], frozen=True):
     """Hold more blobs for a job."""
 
     owner: str
+    digests: tuple[str, ...]
+
+
+class Settle(Message[None], frozen=True):
+    """End the leases of uploads that a job has used up."""
+
     digests: tuple[str, ...]
 
 
@@ -257,6 +264,11 @@ class StoreActor(Actor):
         """Hold more blobs."""
         self._open.janitor.hold(msg.owner, map(Digest.parse, msg.digests))
 
+    @handles(Settle)
+    def on_settle(self, msg: Settle) -> None:
+        """End leases of uploads."""
+        self._open.janitor.settle(map(Digest.parse, msg.digests))
+
     @handles(Release)
     async def on_release(self, msg: Release) -> None:
         """End a job's holds."""
@@ -334,6 +346,9 @@ class Store:
         except ModelNotFound as exc:
             raise ModelNotFound(f"model '{ModelName.parse(name).shortest}' not found") from exc
         header = await self._header(model.weights, arrays=verbose)
+        for part in model.parts[1:]:
+            more = await self._header(self.blobs.path(part), arrays=False)
+            header = attrs.evolve(header, tensors=header.tensors + more.tensors)
         projector = (
             kv_json(await self._header(model.projectors[0], arrays=verbose), verbose=verbose)
             if model.projectors

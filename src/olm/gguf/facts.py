@@ -58,7 +58,7 @@ class ModelFacts(msgspec.Struct, frozen=True, omit_defaults=True):
             sliding windows.
         jinja_tools, jinja_thinking: what the text of the GGUF's chat template offers (spec/ollama §12, row 2).
         jinja_tool_turns: the template also renders tool calls and results.
-        n_splits: parts of a split model, 0 or 1 when whole.
+        n_splits: parts of a split model, 0 or 1 when whole; split_no: which of them this is, from 0.
     """
 
     kind: str = "model"
@@ -79,6 +79,7 @@ class ModelFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     jinja_thinking: bool = False
     jinja_tool_turns: bool = False
     n_splits: int = 0
+    split_no: int = 0
 
 
 def facts_of(header: Header) -> ModelFacts:
@@ -105,6 +106,7 @@ def facts_of(header: Header) -> ModelFacts:
         jinja_thinking=_jinja_thinks(template),
         jinja_tool_turns=_jinja_tool_turns(template),
         n_splits=header.integer("split.count"),
+        split_no=header.integer("split.no"),
     )
 
 

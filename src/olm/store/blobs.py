@@ -57,6 +57,11 @@ class PendingBlob:
         """Bytes written so far."""
         return self._size
 
+    @property
+    def digest(self) -> Digest:
+        """Of the bytes written so far."""
+        return Digest(self._hash.hexdigest())
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append and hash. Raises DiskFull, StoreError; the blob can then only be discarded."""
         if self._fd < 0:

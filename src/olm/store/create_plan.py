@@ -32,6 +32,7 @@ from olm.store.manifests import (
 )
 from olm.store.messages import encode_messages
 from olm.store.names import Digest
+from olm.store.splits import Source, SplitSet
 
 __all__ = [
     "Base",
@@ -52,6 +53,8 @@ __all__ = [
 
 _NOT_GGUF: Final = (".safetensors", ".bin", ".pth", ".pt")
 _QUANTIZE: Final = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
+_SPLIT_REQUIRES: Final = "0.35.0"
+"""The first Ollama that runs weights in several layers (`server/split_gguf.go`)."""
 _SEMVER: Final = re.compile(r"v?\d+\.\d+\.\d+([-+].*)?")
 
 
@@ -169,35 +172,38 @@ def refuse_formats(names: Sequence[str]) -> None:
             raise NotYetSupported("converting PyTorch models is not supported yet")
 
 
-def file_layers(
-    files: Sequence[tuple[str, Digest, int, ModelFacts]], *, adapters: bool
-) -> list[Layer]:
-    """Sort read GGUF files into layers by what their headers say they are.
+def file_layers(files: Sequence[Source | SplitSet], *, adapters: bool) -> list[Layer]:
+    """Sort read GGUF files into layers by what their headers say they are. Parts that stay split have their names.
 
     Args:
-        files: (name, digest, size in bytes, facts).
         adapters: they came as adapters, and must be.
 
     Raises:
-        NotYetSupported: a part of a split model.
         GgufError: an adapter that is none; a file without an architecture or without tensors.
         InvalidRequest: two text models.
     """
     layers: list[Layer] = []
-    for name, digest, size, facts in files:
-        if facts.n_splits > 1:
-            raise NotYetSupported(f"{name}: split GGUF models are not supported yet")
-        if not facts.architecture:
-            raise GgufError(f"{name}: GGUF key 'general.architecture' is missing or no text")
-        if not facts.parameter_count:
-            raise GgufError(f"{name}: GGUF file has no tensors, only a header")
-        if adapters and facts.kind != "adapter":
-            raise GgufError(f"{name} is not an adapter: its GGUF header says it is a {facts.kind}")
-        media_type = {"adapter": ADAPTER, "projector": PROJECTOR}.get(facts.kind, MODEL)
-        layers.append(Layer(media_type, str(digest), size))
-    if sum(layer.media_type == MODEL for layer in layers) > 1:
+    n_models = 0
+    for file in files:
+        parts = file.parts if isinstance(file, SplitSet) else (file,)
+        media_type = _media_type(parts[0].name, file.facts, adapters=adapters)
+        n_models += media_type == MODEL
+        for part in parts:
+            name = part.name if len(parts) > 1 else ""
+            layers.append(Layer(media_type, str(part.digest), part.size, name=name))
+    if n_models > 1:
         raise InvalidRequest("only one model can be created from: found several GGUF models")
     return layers
+
+
+def _media_type(name: str, facts: ModelFacts, *, adapters: bool) -> str:
+    if not facts.architecture:
+        raise GgufError(f"{name}: GGUF key 'general.architecture' is missing or no text")
+    if not facts.parameter_count:
+        raise GgufError(f"{name}: GGUF file has no tensors, only a header")
+    if adapters and facts.kind != "adapter":
+        raise GgufError(f"{name} is not an adapter: its GGUF header says it is a {facts.kind}")
+    return {"adapter": ADAPTER, "projector": PROJECTOR}.get(facts.kind, MODEL)
 
 
 def has_template(base: Base | None, wishes: Wishes) -> bool:
@@ -314,7 +320,9 @@ def config_of(
             model_families=tuple(families) or None,
             renderer=wishes.renderer or config.renderer or habits.renderer,
             parser=wishes.parser or config.parser or habits.parser,
-            requires=wishes.requires.removeprefix("v") or config.requires,
+            requires=wishes.requires.removeprefix("v")
+            or config.requires
+            or (_SPLIT_REQUIRES if weights is not None and weights.n_splits > 1 else ""),
             architecture="amd64",
             os="linux",
         )

@@ -30,6 +30,7 @@ from olm.store.manifests import (
 )
 from olm.store.messages import decode_messages
 from olm.store.names import Digest
+from olm.store.splits import whole_facts
 
 __all__ = ["Listed", "Model", "decode_params", "has_files", "read_model"]
 
@@ -49,7 +50,8 @@ class Model:
     """A model resolved: paths of blobs that are in the store, texts and values of its small layers.
 
     `parent` is the model its weights were inherited from; `prefers_go_template`: prompts are made with the Go template;
-    `is_rendered`: with it, or by a named renderer or parser, and not by the GGUF's own template.
+    `is_rendered`: with it, or by a named renderer or parser, and not by the GGUF's own template; `parts`: the blobs of
+    weights that are split, in order, `weights` being the first of them.
     """
 
     entry: Entry
@@ -68,6 +70,7 @@ class Model:
     parameters: Mapping[str, object]
     licenses: tuple[str, ...]
     capabilities: tuple[str, ...]
+    parts: tuple[Digest, ...] = ()
 
 
 def read_model(
@@ -97,6 +100,12 @@ def read_model(
     for layer in files:
         _check_size(layer, blobs, shortest)
     facts = index.weights(layers[0].blob)
+    parts: Sequence[Digest] = ()
+    if facts.n_splits > 1:
+        for layer in layers[1:]:
+            _check_size(layer, blobs, shortest)
+        parts = _in_order(layers, index, shortest)
+        facts = whole_facts([index.weights(part) for part in parts])
     templates = manifest.of_type(TEMPLATE) or manifest.of_type(PROMPT)
     sources = Sources(
         config=config,
@@ -110,8 +119,9 @@ def read_model(
         entry=entry,
         config=config,
         facts=facts,
-        weights=blobs.path(layers[0].blob),
-        weights_digest=layers[0].blob,
+        weights=blobs.path(parts[0] if parts else layers[0].blob),
+        weights_digest=parts[0] if parts else layers[0].blob,
+        parts=tuple(parts),
         parent=layers[0].from_,
         projectors=tuple(blobs.path(layer.blob) for layer in manifest.of_type(PROJECTOR)),
         adapters=tuple(blobs.path(layer.blob) for layer in manifest.of_type(ADAPTER)),
@@ -130,11 +140,22 @@ def has_files(model: Model, blobs: BlobStore) -> bool:
     """Whether the weights of a model that was read before are still there, whole."""
     manifest = model.entry.manifest
     files = (
-        *manifest.of_type(MODEL)[:1],
+        *manifest.of_type(MODEL)[: max(len(model.parts), 1)],
         *manifest.of_type(PROJECTOR),
         *manifest.of_type(ADAPTER),
     )
     return all(blobs.size(layer.blob) == layer.size for layer in files)
+
+
+def _in_order(layers: Sequence[Layer], index: FactsIndex, shortest: str) -> list[Digest]:
+    """The parts of split weights by the numbers in their headers."""
+    by_number = {index.weights(layer.blob).split_no: layer.blob for layer in layers}
+    n_parts = index.weights(layers[0].blob).n_splits
+    if sorted(by_number) != list(range(n_parts)):
+        raise CorruptStore(
+            f"model '{shortest}' has {len(by_number)} of the {n_parts} parts it is split in"
+        )
+    return [by_number[no] for no in range(n_parts)]
 
 
 def _check_size(layer: Layer, blobs: BlobStore, shortest: str) -> None:
