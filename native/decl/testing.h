@@ -5,6 +5,10 @@
 int olm_test_greedy(olm_model *model, const int32_t *tokens, size_t n_tokens, int n_predict, int n_chunk, int n_threads,
                     int32_t **out, size_t *n_out);
 
+/* All logits after the last token, [n_vocab], computed at once with an f32 cache and without flash attention: as exact as llama.cpp is.
+ * `*out` is owned by the caller. */
+int olm_test_logits(olm_model *model, const int32_t *tokens, size_t n_tokens, int n_threads, float **out, size_t *n_out);
+
 /* Run chunks of bytes through the text stage. JSON: {"stop": ["…"], "chunks": ["hex…"]};
  * out: {"pieces": ["…"], "stopped": bool, "stop": its place in the list or -1}. */
 int olm_test_text(const char *json, char **out);

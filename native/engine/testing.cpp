@@ -57,7 +57,34 @@ std::vector<llama_token> greedy(const olm::Model & model, std::vector<llama_toke
     return out;
 }
 
+std::vector<float> logits_after(const olm::Model & model, std::vector<llama_token> tokens, int n_threads) {
+    require(!tokens.empty(), OLM_E_INVALID_ARGUMENT, "nothing to do");
+    olm::check_tokens(model, tokens.data(), tokens.size());
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = params.n_batch = params.n_ubatch = static_cast<uint32_t>(tokens.size());
+    params.n_threads = params.n_threads_batch = n_threads > 0 ? n_threads : 1;
+    params.type_k = params.type_v = GGML_TYPE_F32;
+    params.flash_attn_type        = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    const std::unique_ptr<llama_context, void (*)(llama_context *)> context(
+        llama_init_from_model(model.llama(), params), llama_free);
+    require(context != nullptr, OLM_E_CONTEXT, "no context");
+    const int n_tokens = static_cast<int>(tokens.size());
+    require(llama_decode(context.get(), llama_batch_get_one(tokens.data(), n_tokens)) == 0, OLM_E_DECODE, "decode");
+    const float * row = llama_get_logits_ith(context.get(), -1);
+    return {row, row + model.n_vocab()};
+}
+
 }  // namespace
+
+int olm_test_logits(olm_model * model, const int32_t * tokens, size_t n_tokens, int n_threads, float ** out,
+                    size_t * n_out) {
+    return olm::guard([&] {
+        require(model && tokens && out && n_out, OLM_E_INVALID_ARGUMENT, "a pointer is NULL");
+        const auto row = logits_after(*model->model, {tokens, tokens + n_tokens}, n_threads);
+        *out   = static_cast<float *>(olm::copy_bytes(row.data(), row.size() * sizeof(float)));
+        *n_out = row.size();
+    });
+}
 
 int olm_test_greedy(olm_model * model, const int32_t * tokens, size_t n_tokens, int n_predict, int n_chunk,
                     int n_threads, int32_t ** out, size_t * n_out) {

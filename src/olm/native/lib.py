@@ -263,6 +263,15 @@ class NativeLib(Protocol):
         out: Pointer,
         n_out: IntPointer,
     ) -> int: ...
+    def olm_test_logits(
+        self,
+        model: Pointer,
+        tokens: object,
+        n_tokens: int,
+        n_threads: int,
+        out: Pointer,
+        n_out: IntPointer,
+    ) -> int: ...
     def olm_test_text(self, json: bytes, out: Pointer) -> int: ...
     def olm_test_sample(
         self, model: Pointer, json: bytes, logits: object, n_logits: int, n: int, out: Pointer
@@ -274,6 +283,7 @@ class NativeLib(Protocol):
 _PointerKind = Literal[
     "char **",
     "int32_t **",
+    "float **",
     "const uint8_t **",
     "olm_model **",
     "olm_chat **",
