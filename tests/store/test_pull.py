@@ -34,6 +34,8 @@ PACE = Pace(
     first_wait_s=0.001,
     record_s=0.005,
     progress_s=0.001,
+    look_s=0.01,
+    small_bytes=1000,
 )
 
 
@@ -153,10 +155,17 @@ async def test_redirects_are_followed_without_the_token_and_refreshed(
 async def test_errors_that_stay_end_the_pull_and_keep_the_bytes(
     pulls: Shop, registry: Registry
 ) -> None:
-    registry.faults.extend(["reset"] + ["500"] * 50)
+    registry.gate = trio.Event()
 
-    with pytest.raises(RegistryError, match="max retries exceeded: 500: go away"):
-        await pull(pulls, registry.name("good"))
+    async def break_down() -> None:
+        await registry.waiting.wait()
+        registry.faults.extend(["500"] * 100)
+        registry.gate.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(break_down)
+        with pytest.raises(RegistryError, match="max retries exceeded: 500: go away"):
+            await pull(pulls, registry.name("good"))
     registry.faults.clear()
     assert any(name.endswith("-partial-0") for name in pulls.blobs())
     steps = await pull(pulls, registry.name("good"))

@@ -15,6 +15,8 @@ from pathlib import Path
 import attrs
 import trio
 
+from olm.actors.bandwidth import Bandwidth
+from olm.actors.connections import Connections
 from olm.actors.download import Download, DownloadConfig, Follow, Pace
 from olm.actors.job import open_job
 from olm.actors.jobs_client import Progress, PullRequest
@@ -40,8 +42,7 @@ __all__ = ["PullJob", "Pulls"]
 
 _STOP_S = 20.0  # the record of a large download is synced to disk before it ends
 _MAX_LAYERS = 4  # at once, of one job
-_MAX_CONNECTIONS = 16  # of all downloads together, as in Ollama for each
-_MAX_THREADS = 8  # they write and hash
+_MAX_THREADS = 8  # they open, sync and rename files
 _log = get_logger("pull")
 
 
@@ -159,12 +160,11 @@ class Pulls:
     store: Store
     home: Path
     pace: Pace = attrs.field(factory=Pace)
+    limit: Bandwidth = attrs.field(factory=Bandwidth)
     threads: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
     )
-    _connections: trio.CapacityLimiter = attrs.field(
-        factory=partial(trio.CapacityLimiter, _MAX_CONNECTIONS), init=False
-    )
+    _connections: Connections = attrs.field(factory=Connections, init=False)
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
     _seats: dict[Digest, _Seat] = attrs.field(factory=dict, init=False)
 
@@ -210,6 +210,7 @@ class Pulls:
             pace=self.pace,
             connections=self._connections,
             threads=self.threads,
+            limit=self.limit,
         )
         return await self.supervisor.start_child(
             ChildSpec(name, partial(Download, config), restart="temporary", stop_within_s=_STOP_S)

@@ -10,13 +10,15 @@ import hashlib
 import os
 import re
 import stat
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from olm.errors import CorruptStore, DigestMismatch, DiskFull
-from olm.registry.ranges import Coverage, decode_record
+from olm.registry.ranges import Coverage, decode_record, encode_record
 from olm.store.disk import disk_errors, fsync_dir, read_small, write_durably
 from olm.store.names import Digest
 from olm.units import human_bytes
@@ -24,15 +26,16 @@ from olm.units import human_bytes
 __all__ = ["PartialBlob", "check_room", "partial_bytes"]
 
 _DOING: Final = "write to the model store"
-_HASH_BYTES: Final = 4 << 20
-"""Read and hashed in one go: some 5 ms, so that a cancelled download ends soon."""
+_HASH_BYTES: Final = 1 << 20
+"""Read and hashed in one go: it stays in the processor's cache from the one to the other."""
+_CHECK_S: Final = 0.1
 _RECORD_BYTES: Final = 1 << 20
 
 
 class PartialBlob:
     """An open partial download of one digest. One at a time for each digest: the caller sees to that.
 
-    `write_at` may run in several threads at once, each with a span of its own; `hash_to` and `save` in one each.
+    `write_at` may run in several threads at once, each with a span of its own, `hash_all` and `save` in one each.
     """
 
     def __init__(self, folder: Path, digest: Digest, size_bytes: int) -> None:
@@ -42,13 +45,15 @@ class PartialBlob:
         self._size = size_bytes
         self._path = _partial_path(folder, digest)
         self._hash = hashlib.sha256()
-        self.n_hashed = 0
+        self._n_hashed = 0
+        self._moved = threading.Condition()
         with disk_errors(_DOING):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._path, flags, 0o644)
-            self.held = Coverage(_recorded(self._path, os.fstat(self._fd).st_size, size_bytes))
-            """What the record of an earlier try vouches for."""
-            if not self.held.spans:
+            self._held = Coverage(_recorded(self._path, os.fstat(self._fd).st_size, size_bytes))
+            self.n_held = self._n_saved = self._held.n_bytes
+            """How many bytes are here; any thread may look."""
+            if not self.n_held:
                 self._remove_records()  # a stale one must not vouch for the holes of a new file
             os.ftruncate(self._fd, size_bytes)
 
@@ -63,28 +68,70 @@ class PartialBlob:
     ) -> None:
         self.close()
 
-    def write_at(self, offset: int, data: bytes | bytearray) -> None:
+    def gaps(self) -> list[tuple[int, int]]:
+        """What is missing, in order."""
+        with self._moved:
+            return list(self._held.gaps(self._size))
+
+    @property
+    def frontier(self) -> int:
+        """How many bytes are here from the beginning, without a gap."""
+        with self._moved:
+            return self._held.frontier
+
+    def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write bytes at their place. Raises DiskFull, StoreError."""
-        view = memoryview(data)
+        view, at = memoryview(data), offset
         with disk_errors(_DOING):
             while view:
-                n_written = os.pwrite(self._fd, view, offset)
-                view, offset = view[n_written:], offset + n_written
+                n_written = os.pwrite(self._fd, view, at)
+                view, at = view[n_written:], at + n_written
+        with self._moved:
+            self._held.add(offset, at)
+            self.n_held = self._held.n_bytes
+            self._moved.notify_all()
 
-    def hash_to(self, frontier: int) -> None:
-        """Hash some of the bytes before `frontier` that are not hashed yet. Raises StoreError."""
-        with disk_errors("read from the model store"):
-            data = os.pread(self._fd, min(frontier - self.n_hashed, _HASH_BYTES), self.n_hashed)
-        if not data:
-            raise CorruptStore(f"the partial download of {self._digest} was cut by somebody else")
-        self._hash.update(data)
-        self.n_hashed += len(data)
+    def hash_all(self, check: Callable[[], None]) -> None:
+        """Hash all bytes as they come, in order, until the last.
 
-    def save(self, record: bytes) -> None:
-        """Write the record, after the bytes it speaks of are on disk. Raises DiskFull, StoreError."""
+        `check` is called several times a second and raises when nobody waits any more. Raises StoreError.
+        """
+        buffer = memoryview(bytearray(min(self._size, _HASH_BYTES)))
+        while self._n_hashed < self._size:
+            check()
+            with self._moved:
+                n_ready = self._held.frontier - self._n_hashed
+                if n_ready <= 0:
+                    self._moved.wait(_CHECK_S)
+                    continue
+            with disk_errors("read from the model store"):
+                n_read = os.preadv(self._fd, [buffer[:n_ready]], self._n_hashed)
+            if not n_read:
+                raise CorruptStore(
+                    f"the partial download of {self._digest} was cut by somebody else"
+                )
+            self._hash.update(buffer[:n_read])
+            self._n_hashed += n_read
+
+    def save(self) -> None:
+        """Note what is here, after it is on disk; nothing new is nothing to do. Raises DiskFull, StoreError."""
+        with self._moved:
+            # Taken before the bytes are synced: it must not speak of any that come later.
+            record, n_held = encode_record(self._held, self._size), self.n_held
+        if n_held == self._n_saved:
+            return
         with disk_errors(_DOING):
             os.fdatasync(self._fd)
             write_durably(_record_path(self._path), record)
+        self._n_saved = n_held
+
+    def give_back(self) -> None:
+        """Give back the room of bytes that were written in part, so that a full disk still has some for the record."""
+        with self._moved:
+            spans = self._held.spans
+        with disk_errors(_DOING):
+            os.ftruncate(self._fd, spans[-1][1] if spans else 0)
+            os.ftruncate(self._fd, self._size)
 
     def publish(self) -> None:
         """Make it a blob, once all of it is hashed.
@@ -93,7 +140,7 @@ class PartialBlob:
             DigestMismatch: the bytes are wrong; they are removed.
             DiskFull, StoreError: the disk said no; the bytes are kept.
         """
-        assert self.n_hashed == self._size, "all bytes are there and hashed"
+        assert self._n_hashed == self._size, "all bytes are there and hashed"
         actual = Digest(self._hash.hexdigest())
         if actual != self._digest:
             self.remove()
