@@ -153,6 +153,71 @@ def test_create_without_a_modelfile_takes_the_folder(
 
 
 @pytest.mark.slow
+def test_create_uploads_several_files_in_their_order_hashing_them_all_first(
+    server: Canned, olm: Run, tmp_path: Path
+) -> None:
+    digests = {}
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf"):
+        data = GGUF + name.encode()
+        (tmp_path / name).write_bytes(data)
+        digests[name] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        server.on("HEAD", f"/api/blobs/{digests[name]}", None, 404)
+        server.on("POST", f"/api/blobs/{digests[name]}", None, 201)
+    server.on("POST", "/api/create", [{"status": "success"}])
+
+    done = olm("create", "x")
+
+    assert done.stderr.splitlines() == [
+        "gathering model components",
+        *(f"hashing file {name}" for name in digests),
+        *(f"copying file {digest}" for digest in digests.values()),
+        "success",
+    ]
+    assert server.bodies("/api/create") == [{"model": "x", "files": digests}]
+
+
+@pytest.mark.slow
+def test_create_with_link_names_the_files_and_uploads_nothing(
+    server: Canned, olm: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+    (tmp_path / "way.gguf").symlink_to(tmp_path / "w.gguf")
+    (tmp_path / "Modelfile").write_text("FROM ./way.gguf\n")
+    path = str(tmp_path / "w.gguf")
+    step: dict[str, object] = {"status": "hashing w.gguf", "digest": path, "total": len(GGUF)}
+    server.on("POST", "/api/create", [step, {"status": f"linked to {path}"}])
+
+    done = olm("create", "x", "--link")
+
+    assert done.stderr.splitlines()[-1] == f"linked to {path}"
+    assert [seen.method for seen in server.seen] == ["POST"]
+    assert server.bodies("/api/create") == [{"model": "x", "links": {"way.gguf": path}}]
+
+    server.on("POST", "/api/create", [{**step, "total": 7}, {"status": "success"}])
+    done = olm("create", "x", "--link")
+
+    assert f"Error: the server has another file at {path}" in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+def test_create_says_why_nothing_can_be_linked(server: Canned, olm: Run, tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text("FROM base\n")
+
+    assert "the Modelfile names none" in olm("create", "x", "--link").stderr
+    assert server.seen == []
+
+
+@pytest.mark.slow
+def test_a_draft_must_be_another_file(olm: Run, tmp_path: Path) -> None:
+    (tmp_path / "w.gguf").write_bytes(GGUF)
+    (tmp_path / "Modelfile").write_text("FROM ./w.gguf\nDRAFT ./w.gguf\n")
+
+    expected = f"DRAFT must not reference the same local path as FROM: {tmp_path / 'w.gguf'}"
+    assert expected in olm("create", "x").stderr
+
+
+@pytest.mark.slow
 def test_create_says_what_is_wrong_with_the_modelfile(olm: Run, tmp_path: Path) -> None:
     (tmp_path / "Modelfile").write_text("FROM x\nNONSENSE y\n")
 

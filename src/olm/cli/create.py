@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Final
 
 import attrs
 import click
 
 from olm.cli.client import Client
-from olm.cli.progress import Progress, StatusLines
+from olm.cli.progress import Progress, Spinner, StatusLines
 from olm.cli.wire import Json, integer, text
 from olm.errors import InvalidRequest, NotYetSupported
 from olm.modelfile import ModelSpec, parse_modelfile, spec_of
@@ -27,7 +29,10 @@ __all__ = ["Sources", "create_body", "create_command", "find_sources", "upload_f
 DEFAULT_MODELFILE: Final = "Modelfile"
 MAGIC: Final = b"GGUF"
 HASH_PIECE: Final = 1 << 20
+MAX_HASHERS: Final = 8
+"""More only wait for the disk."""
 _PATH_STARTS: Final = ("/", "./", "../", "~")
+_LINKED: Final = ("files", "adapters")
 _UNCONVERTED: Final = ("*.safetensors", "*.bin", "*.pth")
 
 
@@ -108,13 +113,18 @@ def upload_files(client: Client, paths: Sequence[Path], progress: Progress) -> d
     Returns:
         For each file its name relative to the folder they share, and its digest, as /api/create wants them.
     """
-    named: dict[str, str] = {}
-    for name, path in named_files(paths):
+    named = named_files(paths)
+    shown = [(path, progress.spinner(f"hashing file {path.name}", 0.0)) for _, path in named]
+    digests: dict[str, str] = {}
+    is_over = Event()
+    with ThreadPoolExecutor(max(min(len(named), os.cpu_count() or 1, MAX_HASHERS), 1)) as threads:
+        hashed = [threads.submit(_digest, *item, progress, is_over) for item in shown]
         try:
-            named[name] = _upload(client, path, progress)
-        except OSError as exc:
-            raise InvalidRequest(f"cannot read {path}: {exc.strerror}") from exc
-    return named
+            for (name, path), digest in zip(named, hashed, strict=True):
+                digests[name] = _upload(client, path, digest.result(), progress)
+        finally:
+            is_over.set()  # after Ctrl-C nobody waits for gigabytes to be hashed
+    return digests
 
 
 def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -125,35 +135,44 @@ def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
-def _upload(client: Client, path: Path, progress: Progress) -> str:
-    digest = _digest(path, progress)
+def _upload(client: Client, path: Path, digest: str, progress: Progress) -> str:
     where = f"/api/blobs/{digest}"
     if client.exists(where):
         return digest
-    size_bytes = path.stat().st_size
-    spinner = progress.spinner(f"copying file {digest}", 0.0)
+    with _reading(path):
+        size_bytes = path.stat().st_size
+        spinner = progress.spinner(f"copying file {digest}", 0.0)
 
-    def on_sent(sent_bytes: int) -> None:
-        spinner.done_frac = sent_bytes / size_bytes
+        def on_sent(sent_bytes: int) -> None:
+            spinner.done_frac = sent_bytes / size_bytes
 
-    with path.open("rb", buffering=0) as file:
-        client.upload(where, file, size_bytes, on_sent)
+        with path.open("rb", buffering=0) as file:
+            client.upload(where, file, size_bytes, on_sent)
     progress.finish(spinner)
     return digest
 
 
-def _digest(path: Path, progress: Progress) -> str:
+def _digest(path: Path, spinner: Spinner, progress: Progress, is_over: Event) -> str:
+    """Hash a file, in a thread: hashing leaves the interpreter to others. What is `is_over` is not finished."""
     hasher = hashlib.sha256()
-    size_bytes = path.stat().st_size
-    spinner = progress.spinner(f"hashing file {path.name}", 0.0)
-    done_bytes = 0
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(HASH_PIECE):
-            hasher.update(piece)
-            done_bytes += len(piece)
-            spinner.done_frac = min(done_bytes / max(size_bytes, 1), 1.0)
+    with _reading(path):
+        size_bytes = path.stat().st_size
+        done_bytes = 0
+        with path.open("rb", buffering=0) as file:
+            while not is_over.is_set() and (piece := file.read(HASH_PIECE)):
+                hasher.update(piece)
+                done_bytes += len(piece)
+                spinner.done_frac = min(done_bytes / max(size_bytes, 1), 1.0)
     progress.finish(spinner)
     return f"sha256:{hasher.hexdigest()}"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise InvalidRequest(f"cannot read {path}: {exc.strerror}") from exc
 
 
 def create_body(model: str, spec: ModelSpec, quantize: str = "") -> Json:
@@ -205,33 +224,47 @@ def create_command(model: str, *, file: str, quantize: str, link: bool) -> None:
     client = Client()
     with Progress() as progress:
         gathering = progress.spinner("gathering model components")
-        weights = find_sources(spec.sources, folder)
-        adapters = find_sources(spec.adapters, folder)
-        drafts = find_sources(spec.drafts, folder)
-        if adapters.model or drafts.model:
-            raise InvalidRequest(f"no such file: {folder / (adapters.model or drafts.model)}")
+        sources = _gather(spec, folder)
         progress.finish(gathering)
         body = create_body(model, spec, quantize)
-        if weights.model:
-            body["from"] = weights.model
-        links: dict[str, str] = {}
-        for field, sources in (
-            ("files", weights),
-            ("adapters", adapters),
-            ("draft_files", drafts),
-        ):
-            if sources.files and link:
-                links |= {name: str(path.resolve()) for name, path in named_files(sources.files)}
-            elif sources.files:
-                body[field] = upload_files(client, sources.files, progress)
+        if sources["files"].model:
+            body["from"] = sources["files"].model
+        links = _links(client, sources) if link else {}
         if links:
             body["links"] = links
+        for field, found in sources.items():
+            if found.files and not (links and field in _LINKED):
+                body[field] = upload_files(client, found.files, progress)
         with closing(client.stream("POST", "/api/create", body)) as events:
             lines = StatusLines(progress)
             for event in events:
-                if link:
-                    _check_same_file(event, links)
+                _check_same_file(event, links)
                 lines.show(event)
+
+
+def _gather(spec: ModelSpec, folder: Path) -> dict[str, Sources]:
+    """What the Modelfile names, by the fields of /api/create. Raises InvalidRequest, NotYetSupported."""
+    weights, adapters, drafts = (
+        find_sources(values, folder) for values in (spec.sources, spec.adapters, spec.drafts)
+    )
+    if adapters.model or drafts.model:
+        raise InvalidRequest(f"no such file: {folder / (adapters.model or drafts.model)}")
+    if same := next((path for path in drafts.files if path in weights.files), None):
+        raise InvalidRequest(f"DRAFT must not reference the same local path as FROM: {same}")
+    return {"files": weights, "adapters": adapters, "draft_files": drafts}
+
+
+def _links(client: Client, sources: Mapping[str, Sources]) -> dict[str, str]:
+    """The files that are to be run in place, names to absolute paths. Raises InvalidRequest."""
+    files = [path for field in _LINKED for path in sources[field].files]
+    if not files:
+        raise InvalidRequest("--link is for GGUF files, and the Modelfile names none")
+    if not client.is_local:
+        raise InvalidRequest(
+            f"the server {client.where} is not on this machine and cannot link its files;"
+            " without --link they are uploaded"
+        )
+    return {name: str(path.resolve()) for name, path in named_files(files)}
 
 
 def _check_same_file(event: Json, links: Mapping[str, str]) -> None:

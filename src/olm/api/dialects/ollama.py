@@ -167,6 +167,10 @@ def create_request(request: wire.CreateRequest) -> jobs.CreateRequest:
     Raises:
         InvalidRequest, NotYetSupported: for what can be told without the store.
     """
+    if request.draft_quantize and not request.draft_files:
+        raise InvalidRequest("--draft-quantize requires a DRAFT model")
+    if request.remote_host and request.draft_files:
+        raise InvalidRequest("DRAFT cannot be used with remote models")
     if request.remote_host:
         raise NotYetSupported("models on a remote host are not supported yet")
     if request.draft_files or request.draft_quantize:
@@ -245,6 +249,8 @@ def _licenses(value: object) -> Sequence[str]:
         case str():
             return (value,)
         case list():
-            return tuple(item for item in value if isinstance(item, str))
+            if not all(isinstance(item, str) for item in value):
+                raise InvalidRequest("license must be a string or a list of strings")
+            return tuple(value)
         case _:
             raise InvalidRequest("license must be a string or a list of strings")
