@@ -212,8 +212,13 @@ def open_llama_server(directory: Path, model: Path, plan: ServerPlan) -> Iterato
 
 
 @contextlib.contextmanager
-def open_olm(store: Path, plan: ServerPlan | None = None) -> Iterator[Server]:
-    """Run `olm serve` on a store of its own; without a plan everything is left at its default."""
+def open_olm(
+    store: Path, plan: ServerPlan | None = None, command: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Run `olm serve` on a store of its own; without a plan everything is left at its default.
+
+    `command` is run in place of `olm`.
+    """
     port = _free_port()
     environ = {
         "OLM_HOST": f"127.0.0.1:{port}",
@@ -227,7 +232,7 @@ def open_olm(store: Path, plan: ServerPlan | None = None) -> Iterator[Server]:
             "OLM_CONTEXT_LENGTH": str(plan.n_ctx),
             "OLM_CPU_VARIANT": plan.cpu_variant,
         }
-    with _running([*olm_command(), "serve"], environ, "olm") as (process, log):
+    with _running([*(command or olm_command()), "serve"], environ, "olm") as (process, log):
         url = f"http://127.0.0.1:{port}"
         wait_until_up(f"{url}/api/version", process)
         yield Server(url, "ollama", process.pid, log)
