@@ -117,8 +117,7 @@ class Registry:
                 self.requests.append(request)
                 if not await self._answer(out, request, is_direct=is_direct) or self.is_old:
                     return
-                async for _ in request.body():
-                    pass
+                await request.body()
                 buffer = request.rest
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
@@ -169,7 +168,7 @@ class Registry:
             return await send(stream, 404 if found is None else 200, found or b"no such thing")
         if fault := self.manifest_faults.popleft() if self.manifest_faults else None:
             return await send(stream, int(fault), b"go away", {"retry-after": "0"})
-        data = b"".join([piece async for piece in request.body()])
+        data = await request.body()
         named = json.loads(data)
         for entry in (named["config"], *named["layers"]):
             assert entry["digest"] in self.blobs, "a manifest came before its blobs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -36,17 +35,21 @@ class Request:
         """A field of the query; empty when it is not there."""
         return parse_qs(urlsplit(self.target).query).get(name, [""])[0]
 
-    async def body(self) -> AsyncIterator[bytes]:
-        """The body as it comes in; ends early when the connection does."""
-        while self.n_left:
-            if not self.rest:
-                self.rest += await self._stream.receive_some(65536)
-                if not self.rest:
-                    return
-            piece = bytes(self.rest[: self.n_left])
-            del self.rest[: len(piece)]
-            self.n_left -= len(piece)
-            yield piece
+    async def piece(self) -> bytes:
+        """The next piece of the body; empty at its end, or when the connection ends before."""
+        if self.n_left and not self.rest:
+            self.rest += await self._stream.receive_some(65536)
+        piece = bytes(self.rest[: self.n_left])
+        del self.rest[: len(piece)]
+        self.n_left -= len(piece)
+        return piece
+
+    async def body(self) -> bytes:
+        """What is left of the body."""
+        data = bytearray()
+        while piece := await self.piece():
+            data += piece
+        return bytes(data)
 
 
 async def read_request(stream: trio.abc.Stream, buffer: bytearray) -> Request | None:

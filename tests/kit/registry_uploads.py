@@ -63,8 +63,7 @@ class UploadDesk:
             self.asked.append(key)
             return await send(stream, 204, b"", {**where, **_range(data)})
         if request.method == "PATCH" and self.detours:
-            async for _ in request.body():
-                pass
+            await request.body()
             self.spans.append(request.headers["content-range"])
             target = {
                 "location": f"{elsewhere}/elsewhere/{key}",
@@ -80,7 +79,7 @@ class UploadDesk:
         assert "authorization" not in request.headers, "a token went to another host"
         key = request.path.rpartition("/")[2]
         fault = self.faults.popleft() if self.faults else None
-        body = b"".join([piece async for piece in request.body()])
+        body = await request.body()
         if fault == "500":
             return await send(stream, 500, b"go away", {"retry-after": "0"})
         self._open[key] += body
@@ -115,17 +114,15 @@ class UploadDesk:
         self.spans.append(span)
         fault = self.faults.popleft() if self.faults else None
         if fault in ("500", "429"):
-            async for _ in request.body():
-                pass
+            await request.body()
             return await send(stream, int(fault), b"go away", {"retry-after": "0"})
         if int(span.partition("-")[0]) != len(data):
-            async for _ in request.body():
-                pass
+            await request.body()
             return await send(stream, 416, b"", _range(data))
         if fault == "stall":
             await trio.sleep(math.inf)
         half = request.n_left // 2
-        async for piece in request.body():
+        while piece := await request.piece():
             data += piece
             self.n_received += len(piece)
             if self.gate is not None:

@@ -78,13 +78,14 @@ class PushJob(Actor):
     async def _manifest(self) -> tuple[ModelName, bytes, Manifest]:
         """The model's name as the store writes it, its manifest byte for byte, and all of its blobs held."""
         store = self._pushes.store
-        model = ModelName.parse((await store.get(str(self._model))).full_name)
+        names = [ModelName.parse(item.name) for item in await store.list()]
+        model = next((name for name in names if name.same_as(self._model)), self._model)
         read = partial(_read_manifest, store.root, model)
         data = await trio.to_thread.run_sync(read, limiter=self._pushes.threads)
         manifest = decode_manifest(data)
         layers = (*manifest.layers, manifest.config)
         await store.actor.ask(Hold(self.name, tuple(layer.digest for layer in layers)))
-        check = partial(_check_blobs, store, layers)
+        check = partial(_check_blobs, store, layers, f"model '{model.shortest}'")
         await trio.to_thread.run_sync(check, limiter=self._pushes.threads)
         return model, data, manifest
 
@@ -180,16 +181,14 @@ def _read_manifest(root: Path, model: ModelName) -> bytes:
     return manifests.read(file)
 
 
-def _check_blobs(store: Store, layers: Iterable[Layer]) -> None:
+def _check_blobs(store: Store, layers: Iterable[Layer], what: str) -> None:
     """Blocking. Raises CorruptStore."""
     for layer in layers:
         size = store.blobs.size(layer.blob)
         if size is None:
-            raise CorruptStore(f"blob {layer.digest} is missing from the store")
+            raise CorruptStore(f"{what}: blob {layer.digest} is missing from the store")
         if size != layer.size:
-            raise CorruptStore(
-                f"blob {layer.digest} has {size} bytes, and its manifest says {layer.size}"
-            )
+            raise CorruptStore(f"{what}: blob {layer.digest} has {size} bytes, not {layer.size}")
 
 
 @attrs.frozen
