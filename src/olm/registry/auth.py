@@ -59,8 +59,11 @@ def parse_challenge(header: str) -> Challenge | None:
     """
     found: Challenge | None = None
     marks = list(_SCHEME.finditer(header))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        rest = header[mark.end() : following.start() if following else len(header)]
+    ends = [mark.start() for mark in marks[1:]] + [len(header)]
+    for mark, end in zip(
+        marks, ends, strict=False
+    ):  # without a mark there is an end, and nothing before it
+        rest = header[mark.end() : end]
         fields: Mapping[str, str] = dict(_FIELD.findall(rest))
         realm = fields.get("realm", "")
         if mark.group(1).lower() == "basic":
