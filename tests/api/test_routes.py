@@ -487,6 +487,24 @@ async def test_every_field_reaches_the_model(client: MemoryClient, olm: FakeOlm)
         ("create", {"model": "a b", "from": "tiny"}, 400, "invalid model name"),
         (
             "create",
+            {"model": "x", "from": "tiny", "draft_quantize": "q8_0"},
+            400,
+            "--draft-quantize requires a DRAFT model",
+        ),
+        (
+            "create",
+            {"model": "x", "remote_host": "http://h", "draft_files": {"a": "b"}},
+            400,
+            "DRAFT cannot be used with remote models",
+        ),
+        (
+            "create",
+            {"model": "x", "from": "tiny", "license": ["MIT", 5]},
+            400,
+            "license must be a string or a list of strings",
+        ),
+        (
+            "create",
             {"model": "x", "draft_files": {"a": "b"}},
             501,
             "draft models are not supported yet",
@@ -619,6 +637,18 @@ async def test_create_streams_progress(client: MemoryClient, olm: FakeOlm) -> No
     assert (request.model, request.from_, request.files) == ("mine", "tiny", {"a.gguf": ABC})
     assert (request.licenses, request.quantize) == (("MIT",), "Q4_K_M")
     assert request.template is None
+
+
+async def test_create_takes_links_from_this_machine_only(
+    client: MemoryClient, olm: FakeOlm
+) -> None:
+    body = {"model": "mine", "links": {"w.gguf": "/w.gguf"}, "stream": False}
+
+    assert (await client.post("/api/create", body)).status == 200
+    proxied = await client.request("POST", "/api/create", body, {"Via": "1.1 p"})
+
+    assert proxied.status == 403
+    assert [request.links for request in olm.jobs.requests] == [{"w.gguf": "/w.gguf"}]
 
 
 async def test_create_without_stream_tells_the_last_step(client: MemoryClient) -> None:

@@ -192,6 +192,17 @@ async def test_an_archive_holds_the_bytes_and_repairs_a_lost_link(
     assert path.read_bytes() == DATA
 
 
+async def test_a_file_that_changed_is_not_exported(
+    shop: Shop, weights: Path, tmp_path: Path
+) -> None:
+    await link(shop, weights)
+    damage(weights, "content")
+
+    with pytest.raises(CorruptStore, match="the linked file .* changed since"):
+        async with shop.jobs.export(ExportRequest(models=["m"], path=f"{tmp_path}/x")) as steps:
+            assert [step async for step in steps] == []
+
+
 async def test_a_refused_file_leaves_nothing(shop: Shop, weights: Path) -> None:
     before = shop.blobs()
     damage(weights, "cut")

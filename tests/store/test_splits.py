@@ -170,6 +170,9 @@ async def test_linked_parts_stay_where_they_are_and_the_engine_finds_them(
     assert [name for name, *_ in shown.tensors] == [
         t.name for t in read_header(tiny.weights).tensors
     ]
+    assert [line for line in shown.modelfile.splitlines() if line.startswith("FROM ")] == [
+        f"FROM {made.weights.parent / name}" for name in split_names("model", N)
+    ]
     assert shown.requires == "0.35.0"
     assert made.size_bytes > sum(map(len, parts))
 

@@ -152,6 +152,9 @@ def open_blob(blobs: BlobStore, member: Member) -> int:
     """Open a blob to be copied. Raises CorruptStore when it is missing or of another size, OSError."""
     assert member.digest is not None, "only blobs are opened"
     where = f"model {member.model}, blob {member.digest}"
+    link = blobs.links.record(member.digest)
+    if link is not None and (trouble := link.trouble()):
+        raise CorruptStore(f"{where}: {trouble}")
     try:
         fd = os.open(blobs.path(member.digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as exc:

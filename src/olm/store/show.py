@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from olm.modelfile import Command, format_modelfile
 from olm.store.blobs import BlobStore
 from olm.store.model import Model
+from olm.store.splits import view_paths
 
 __all__ = ["links_of", "modelfile_text", "parameters_text"]
 
@@ -26,7 +27,8 @@ def modelfile_text(model: Model) -> str:
 
 
 def _commands(model: Model) -> Iterator[Command]:
-    yield Command("from", str(model.weights))
+    for path in view_paths(model.weights, len(model.parts)):
+        yield Command("from", str(path))
     for path in model.adapters:
         yield Command("adapter", str(path))
     for path in model.projectors:

@@ -23,7 +23,16 @@ from olm.store.disk import disk_errors
 from olm.store.names import Digest
 from olm.units import human_number
 
-__all__ = ["FOLDER", "Source", "SplitSet", "group_splits", "sweep_views", "view", "whole_facts"]
+__all__ = [
+    "FOLDER",
+    "Source",
+    "SplitSet",
+    "group_splits",
+    "sweep_views",
+    "view",
+    "view_paths",
+    "whole_facts",
+]
 
 FOLDER: Final = "olm-splits"
 _NAME: Final = re.compile(r"(.*)-\d{5}-of-\d{5}\.gguf", re.DOTALL | re.IGNORECASE)
@@ -119,12 +128,23 @@ def view(blobs: Path, parts: Sequence[Digest]) -> Path:
     with disk_errors("write to the model store"):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         for no, digest in enumerate(parts, 1):
-            link = folder / f"model-{no:05d}-of-{len(parts):05d}.gguf"
+            link = folder / _part_name(no, len(parts))
             target = f"../../{blobs.name}/{digest.file_name}"
             if not (link.is_symlink() and os.readlink(link) == target):
                 link.unlink(missing_ok=True)
                 link.symlink_to(target)
-    return folder / f"model-{1:05d}-of-{len(parts):05d}.gguf"
+    return folder / _part_name(1, len(parts))
+
+
+def view_paths(weights: Path, n_parts: int) -> list[Path]:
+    """All files of a model, given the path that `view` returned; of a model that is not split that one alone."""
+    if n_parts <= 1:
+        return [weights]
+    return [weights.with_name(_part_name(no, n_parts)) for no in range(1, n_parts + 1)]
+
+
+def _part_name(no: int, n_parts: int) -> str:
+    return f"model-{no:05d}-of-{n_parts:05d}.gguf"
 
 
 def sweep_views(blobs: Path) -> None:
