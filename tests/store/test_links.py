@@ -198,7 +198,7 @@ async def test_a_file_that_changed_is_not_exported(
     await link(shop, weights)
     damage(weights, "content")
 
-    with pytest.raises(CorruptStore, match="the linked file .* changed since"):
+    with pytest.raises(CorruptStore, match=r"the linked file .* changed since"):
         async with shop.jobs.export(ExportRequest(models=["m"], path=f"{tmp_path}/x")) as steps:
             assert [step async for step in steps] == []
 
