@@ -110,5 +110,14 @@ def outbound_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as exc:
-        reason = str(exc) or type(exc).__name__
-        raise ConnectionBroke(f"{what}: {reason}") from exc
+        raise ConnectionBroke(f"{what}: {_reason(exc)}") from exc
+
+
+def _reason(exc: BaseException) -> str:
+    """The words of an error, or of the one behind it: the library hides what TLS says under errors without any."""
+    inner: BaseException | None = exc
+    while inner is not None:
+        if text := str(inner):
+            return text
+        inner = inner.__cause__ or inner.__context__
+    return type(exc).__name__

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import math
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,7 +108,7 @@ class Registry:
         """The requests for bytes of blobs, without those that only ask where they are."""
         return [(path, span) for path, span in self.log if "sha256" in path and span != PROBE]
 
-    async def serve(self, stream: trio.SocketStream, *, is_direct: bool) -> None:
+    async def serve(self, stream: trio.abc.Stream, *, is_direct: bool) -> None:
         """Answer the requests of one connection."""
         out = _Old(stream) if self.is_old else stream
         buffer = bytearray()
@@ -226,7 +227,7 @@ class Registry:
 class _Old:
     """A connection whose answers are HTTP/1.0."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
     async def send_all(self, data: bytes) -> None:
@@ -236,8 +237,22 @@ class _Old:
         )
 
 
+async def _serve(
+    registry: Registry,
+    tls: ssl.SSLContext | None,
+    stream: trio.SocketStream,
+    *,
+    is_direct: bool,
+) -> None:
+    if tls is None:
+        await registry.serve(stream, is_direct=is_direct)
+        return
+    wrapped = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+    await registry.serve(wrapped, is_direct=is_direct)
+
+
 @asynccontextmanager
-async def open_registry() -> AsyncIterator[Registry]:
+async def open_registry(tls: ssl.SSLContext | None = None) -> AsyncIterator[Registry]:
     """Serve a registry while the block runs."""
     registry = Registry()
     async with trio.open_nursery() as nursery:
@@ -246,7 +261,7 @@ async def open_registry() -> AsyncIterator[Registry]:
             listeners = await nursery.start(
                 partial(
                     trio.serve_tcp,
-                    partial(registry.serve, is_direct=is_direct),
+                    partial(_serve, registry, tls, is_direct=is_direct),
                     0,
                     host="127.0.0.1",
                 )
