@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from olm.store.blobs import BlobStore
 from olm.store.builtin import ensure_builtin, note_removed
 from olm.store.capabilities import Sources, capabilities
 from olm.store.catalog import Catalog, Entry
-from olm.store.disk import StoreLock, disk_errors
+from olm.store.disk import StoreLock, disk_errors, fsync_dir, make_dirs
 from olm.store.gc import Janitor, maintain
 from olm.store.index import FactsIndex
 from olm.store.manifests import (
@@ -88,8 +89,7 @@ class Library:
             DiskFull, StoreError: it cannot be written.
         """
         with disk_errors(f"use the model store {root}"):
-            for folder in (root, root / "blobs", root / "manifests"):
-                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make_folders(root)
         lock = StoreLock(root)
         try:
             library = cls(root, lock, noprune=noprune, go_template=go_template)
@@ -273,6 +273,16 @@ class Library:
         except DiskFull:
             return False
         return True
+
+
+def _make_folders(root: Path) -> None:
+    """Make the store's folders, and see that their names are on disk: a start before may have died between the two."""
+    for folder in (root / "blobs", root / "manifests"):
+        make_dirs(folder, Path(root.anchor))
+    with suppress(PermissionError):  # the folder above may be nobody's business of ours
+        fsync_dir(root.absolute().parent)
+    for folder in (root, root / "blobs"):
+        fsync_dir(folder)
 
 
 def _parse(text: str, message: str) -> ModelName:
