@@ -299,7 +299,9 @@ class _ImportJob(Actor):
                 for digest in waiting:
                     await self._thread(importer.take, archive, digest)
 
-            await _side_by_side(self._n_workers, work)
+            # Each blob keeps two cores busy: one hashes, one copies.
+            n_blobs = min(self._n_workers, max(1, (os.cpu_count() or 1) // 2))
+            await _side_by_side(n_blobs, work)
 
     async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(
