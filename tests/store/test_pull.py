@@ -181,9 +181,10 @@ async def test_wrong_bytes_are_refused_and_removed(pulls: Shop, registry: Regist
     with pytest.raises(DigestMismatch) as failed:
         await pull(pulls, registry.name("good"))
 
+    model = f"127.0.0.1:{registry.port}/library/good:latest"
     assert str(failed.value) == (
         "digest mismatch, file must be downloaded again: "
-        f"want {digest_of(WEIGHTS)}, got {digest_of(wrong)}"
+        f"want {digest_of(WEIGHTS)}, got {digest_of(wrong)} ({model}, {digest_of(WEIGHTS)[7:19]})"
     )
     assert not any(digest_of(WEIGHTS)[7:] in name for name in pulls.blobs())
     assert [entry.name for entry in await pulls.store.list()] == ["tiny:latest"]
@@ -214,7 +215,7 @@ async def test_what_cannot_fit_is_refused_before_anything_is_fetched(
     manifest = registry.add("vast", [("model", b"x")])
     registry.manifests["vast"] = manifest.replace(b'"size": 1}', b'"size": 9000000000000000}')
 
-    with pytest.raises(DiskFull, match="9000 TB needed"):
+    with pytest.raises(DiskFull, match=r"9000 TB needed, .* free \(127.0.0.1.*/vast:latest\)$"):
         await pull(pulls, registry.name("vast"))
 
     assert registry.blob_log() == []

@@ -16,18 +16,17 @@ from pathlib import Path
 import attrs
 import trio
 
-from olm.actors.bandwidth import Bandwidth
 from olm.actors.connections import Connections
 from olm.errors import DiskFull, StoreError
 from olm.log import get_logger
 from olm.outbound import make_blocking_client
 from olm.registry.client import USER_AGENT, Place, Registry
 from olm.registry.errors import RangesIgnored, RegistryError, TryAgain
-from olm.registry.fetch import Body, Handover, Part, copy_body, open_body
+from olm.registry.fetch import Body, Handover, Limit, Part, copy_body, open_body
 from olm.registry.ranges import backoff_s, split
 from olm.store.blobs import BlobStore
 from olm.store.names import Digest
-from olm.store.partials import PartialBlob
+from olm.store.partials import PartialBlob, no_room
 
 __all__ = ["DownloadConfig", "Pace", "Parts"]
 
@@ -84,7 +83,7 @@ class DownloadConfig:
     pace: Pace
     connections: Connections
     threads: trio.CapacityLimiter
-    limit: Bandwidth
+    limit: Limit
 
 
 class Parts:
@@ -113,9 +112,13 @@ class Parts:
                 nursery.start_soon(self._watch)
                 await self._work()
                 nursery.cancel_scope.cancel("all bytes are there")
-        except BaseException:
+        except BaseException as exc:
             with trio.move_on_after(_SAVE_S, shield=True):
                 await self._save_at_last()
+            if isinstance(exc, BaseExceptionGroup) and (full := exc.subgroup(DiskFull)) is not None:
+                needed_bytes = self._config.size_bytes - self._opened.n_held
+                error = no_room(self._config.blobs.folder, needed_bytes)
+                raise DiskFull(f"{error}; what was downloaded is kept") from full
             raise
 
     @asynccontextmanager

@@ -7,10 +7,12 @@ shares the one that runs, and the last to leave ends it, its bytes kept for the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -30,11 +32,12 @@ from olm.actors.runtime import (
     streams,
 )
 from olm.actors.store import Hold, Publish, Release, Store
-from olm.errors import CorruptStore, OlmError, first_error
+from olm.errors import CorruptStore, OlmError, StoreError, first_error
 from olm.log import get_logger
 from olm.registry.client import base_url, open_registry
 from olm.registry.errors import RegistryError
-from olm.store.manifests import Layer, Manifest, decode_manifest
+from olm.registry.fetch import Limit
+from olm.store.manifests import Layer, Manifest, ManifestStore, decode_manifest
 from olm.store.names import Digest, ModelName
 from olm.store.partials import check_room, partial_bytes
 
@@ -43,7 +46,11 @@ __all__ = ["PullJob", "Pulls"]
 _STOP_S = 20.0  # the record of a large download is synced to disk before it ends
 _MAX_LAYERS = 4  # at once, of one job
 _MAX_THREADS = 8  # they open, sync and rename files
+_PLAIN: Final = frozenset(("file does not exist", "unauthorized: access denied"))
 _log = get_logger("pull")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _Run(StreamMessage[Progress], frozen=True):
@@ -53,11 +60,12 @@ class _Run(StreamMessage[Progress], frozen=True):
 class PullJob(Actor):
     """One pull, from the name to the manifest. Temporary."""
 
-    __slots__ = ("_base", "_model", "_pulls")
+    __slots__ = ("_base", "_limit", "_model", "_pulls")
 
-    def __init__(self, model: ModelName, base: str, pulls: Pulls) -> None:
+    def __init__(self, model: ModelName, base: str, limit: Bandwidth, pulls: Pulls) -> None:
         self._model = model
         self._base = base
+        self._limit = limit
         self._pulls = pulls
 
     async def stop(self) -> None:
@@ -66,23 +74,40 @@ class PullJob(Actor):
 
     @streams(_Run)
     async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
-        """Run the job. Raises RegistryError, DigestMismatch, DiskFull, StoreError."""
+        """Run the job. Raises RegistryError, DigestMismatch, DiskFull, StoreError; each says what it was about."""
         store = self._pulls.store
         await out.send(Progress("pulling manifest"))
         data, manifest = await self._manifest()
         # As Ollama counts them: the layers in order, then the config. A blob may be there twice.
         layers = {layer.blob: layer for layer in (*manifest.layers, manifest.config)}
         await store.actor.ask(Hold(self.name, tuple(map(str, layers))))
-        missing = await trio.to_thread.run_sync(self._missing, layers, limiter=self._pulls.threads)
+        with self._about():
+            missing = await self._in_thread(self._missing, layers)
         for digest, layer in layers.items():
             if digest not in missing:
                 await out.send(_pulling(layer, layer.size))
         await self._fetch(missing, out)
         await out.send(Progress("verifying sha256 digest"))
         await out.send(Progress("writing manifest"))
-        await store.actor.ask(Publish(str(self._model), data))
+        with self._about():
+            replaced = await self._in_thread(self._replaced, manifest.blobs())
+            await store.actor.ask(Publish(str(self._model), data))
+            if await self._in_thread(self._is_pruned, replaced):
+                await out.send(Progress("removing unused layers"))
         _log.info("pulled %s", self._model.shortest)
         await out.send(Progress("success"))
+
+    async def _in_thread(self, act: Callable[[T], R], argument: T) -> R:
+        return await trio.to_thread.run_sync(act, argument, limiter=self._pulls.threads)
+
+    @contextmanager
+    def _about(self, digest: Digest | None = None) -> Iterator[None]:
+        """Have errors name the model, and the blob: behind the reason, which clients of Ollama look for."""
+        what = self._model.shortest + (f", {digest.hex[:12]}" if digest else "")
+        try:
+            yield
+        except OlmError as exc:
+            raise type(exc)(f"{exc.message} ({what})", **exc.details) from exc
 
     async def _manifest(self) -> tuple[bytes, Manifest]:
         try:
@@ -92,9 +117,12 @@ class PullJob(Actor):
         except CorruptStore as exc:
             raise RegistryError(
                 "pull model manifest: the registry's answer is no manifest of a model"
+                f" ({self._model.shortest})"
             ) from exc
         except RegistryError as exc:
-            raise RegistryError(f"pull model manifest: {exc}") from exc
+            # These two are Ollama's to the letter; all others name the model.
+            name = "" if exc.message in _PLAIN else f" ({self._model.shortest})"
+            raise RegistryError(f"pull model manifest: {exc}{name}") from exc
 
     def _missing(self, layers: dict[Digest, Layer]) -> dict[Digest, Layer]:
         """The layers that the store does not have. Blocking. Raises DiskFull when there is no room for them."""
@@ -108,6 +136,20 @@ class PullJob(Actor):
         )
         check_room(blobs.folder, needed)
         return missing
+
+    def _replaced(self, kept: set[Digest]) -> set[Digest]:
+        """The blobs of the model of this name that the new one does not have. Blocking."""
+        manifests = ManifestStore(self._pulls.store.root / "manifests")
+        try:
+            found = manifests.find(self._model)
+            return decode_manifest(manifests.read(found)).blobs() - kept if found else set()
+        except StoreError:
+            return set()  # a damaged manifest is replaced all the same
+
+    def _is_pruned(self, replaced: set[Digest]) -> bool:
+        """Whether blobs went with the manifest that was replaced; with OLM_NOPRUNE they stay. Blocking."""
+        blobs = self._pulls.store.blobs
+        return any(blobs.size(digest) is None for digest in replaced)
 
     async def _fetch(self, missing: dict[Digest, Layer], out: StreamSink[Progress]) -> None:
         """Download several layers at a time; the first failure ends all."""
@@ -129,12 +171,13 @@ class PullJob(Actor):
     ) -> None:
         try:
             await out.send(_pulling(layer, 0))
-            async with (
-                self._pulls.shared(layer.blob, layer.size, self._base) as download,
-                download.stream(Follow()) as progress,
-            ):
-                async for n_bytes in progress:
-                    await out.send(_pulling(layer, n_bytes))
+            with self._about(layer.blob):
+                async with (
+                    self._pulls.shared(layer.blob, layer.size, self._base, self._limit) as download,
+                    download.stream(Follow()) as progress,
+                ):
+                    async for n_bytes in progress:
+                        await out.send(_pulling(layer, n_bytes))
         finally:
             places.release_on_behalf_of(layer)
 
@@ -144,9 +187,33 @@ def _pulling(layer: Layer, n_bytes: int) -> Progress:
 
 
 @attrs.define
-class _Seat:
-    """A digest's place in the table: who downloads it, and how many want it."""
+class _Generous:
+    """The limit of a download that several share: that of whoever allows most. Implements `olm.registry.fetch.Limit`.
 
+    Attributes:
+        usual: holds when nobody is left, until the download has ended.
+    """
+
+    usual: Bandwidth
+    limits: list[Bandwidth] = attrs.field(factory=list)
+
+    def piece_bytes(self, at_most: int) -> int:
+        """See `Bandwidth.piece_bytes`."""
+        return self._best().piece_bytes(at_most)
+
+    async def spend(self, n_bytes: int) -> None:
+        """See `Bandwidth.spend`."""
+        await self._best().spend(n_bytes)
+
+    def _best(self) -> Bandwidth:
+        return max(self.limits, key=lambda limit: limit.rate or math.inf, default=self.usual)
+
+
+@attrs.define
+class _Seat:
+    """A digest's place in the table: who downloads it, and who wants it."""
+
+    limit: _Generous
     n_users: int = 0
     address: Address | None = None
     lock: trio.Lock = attrs.field(factory=trio.Lock)
@@ -174,33 +241,40 @@ class Pulls:
         model = ModelName.parse(request.model)
         base = base_url(model, insecure=request.insecure)
         name = f"pull-{next(self._numbers)}"
-        actor = partial(PullJob, model, base, self)
+        limit = Bandwidth(request.limit_rate, self.limit)
+        actor = partial(PullJob, model, base, limit, self)
         async with open_job(
             self.supervisor, name, actor, _Run(), stop_within_s=_STOP_S
         ) as progress:
             yield progress
 
     @asynccontextmanager
-    async def shared(self, digest: Digest, size_bytes: int, base: str) -> AsyncIterator[Address]:
+    async def shared(
+        self, digest: Digest, size_bytes: int, base: str, limit: Bandwidth
+    ) -> AsyncIterator[Address]:
         """Give the download of a digest, starting it if nobody has; the last to leave ends it.
 
         Two registries may have the same blob: the download goes on from the one it began with.
         """
-        seat = self._seats.setdefault(digest, _Seat())
+        seat = self._seats.setdefault(digest, _Seat(_Generous(self.limit)))
         seat.n_users += 1
+        seat.limit.limits.append(limit)
         name = f"download-{digest.hex}"
         try:
             async with seat.lock:  # whoever ends the one before holds it
                 if seat.address is None:
-                    seat.address = await self._start(name, digest, size_bytes, base)
+                    seat.address = await self._start(name, digest, size_bytes, base, seat.limit)
             yield seat.address
         finally:
             seat.n_users -= 1
+            seat.limit.limits.remove(limit)
             if seat.n_users == 0:
                 with trio.move_on_after(2 * _STOP_S, shield=True):
                     await self._end(name, digest, seat)
 
-    async def _start(self, name: str, digest: Digest, size_bytes: int, base: str) -> Address:
+    async def _start(
+        self, name: str, digest: Digest, size_bytes: int, base: str, limit: Limit
+    ) -> Address:
         config = DownloadConfig(
             digest=digest,
             size_bytes=size_bytes,
@@ -210,7 +284,7 @@ class Pulls:
             pace=self.pace,
             connections=self._connections,
             threads=self.threads,
-            limit=self.limit,
+            limit=limit,
         )
         return await self.supervisor.start_child(
             ChildSpec(name, partial(Download, config), restart="temporary", stop_within_s=_STOP_S)

@@ -158,12 +158,13 @@ async def _start(root: Supervisor, settings: Settings, listeners: Listeners | No
     await root.start_child(_models_spec(config))
     address = root.address("models/scheduler")
     models = Models(address, store)
+    limit = Bandwidth(settings.transfer_rate)  # pulls and pushes share one link
     jobs = Jobs(
         work,
         store,
         settings.export_workers,
-        Pulls(work, store, settings.home),
-        Pushes(work, store, settings.home, Bandwidth(settings.transfer_rate)),
+        Pulls(work, store, settings.home, limit=limit),
+        Pushes(work, store, settings.home, limit),
     )
     olm = Olm(store=store, models=models, jobs=jobs)
     pings["scheduler"] = partial(address.ask, scheduler.Ping())
