@@ -1,0 +1,201 @@
+"""What a seed stands for: a store to begin from, operations, and when what goes wrong. Pure."""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from crash.ledger import Kind, Operation
+from crash.shim import Moment
+from crash.world import IMPORTED, PULLED, World, local
+
+__all__ = ["FAULTS", "Fault", "Life", "Script", "make_script"]
+
+FaultName = Literal["kill", "short", "eio", "enospc", "full", "none"]
+FAULTS: Final[tuple[FaultName, ...]] = ("kill", "short", "eio", "enospc", "full", "none")
+_FAULT_WEIGHTS: Final = (8, 3, 4, 3, 4, 2)
+_KINDS: Final[dict[Kind, int]] = {
+    "pull": 6, "create": 4, "upload": 4, "copy": 4, "delete": 5, "export": 3, "import": 6, "list": 1, "restart": 2,
+}  # fmt: skip
+_TYPICAL_STEPS: Final[dict[Kind, int]] = {
+    "pull": 45, "create": 20, "upload": 24, "copy": 8, "delete": 12, "export": 12, "import": 28, "list": 3, "restart": 12,
+}  # fmt: skip
+"""How many changes of the file system an operation makes, more or less; a fault falls on one of them."""
+_LOCAL: Final = ("one", "two", "three", "four", "x")
+_FORMS: Final = (".tar", ".tar.zst", ".d")
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """What goes wrong: at the `step`-th change after operation `at` of a life began.
+
+    Attributes:
+        moment: for kill and short.
+        room_bytes: what a full disk still takes from there on; it tells so only when `tells`.
+        seed: of short writes.
+    """
+
+    name: FaultName
+    at: int
+    step: int
+    moment: Moment
+    n_errors: int = 1
+    room_bytes: int = 0
+    tells: bool = False
+    seed: int = 0
+
+    @property
+    def error(self) -> int:
+        """The errno that it brings; 0 for none."""
+        return {"eio": errno.EIO, "enospc": errno.ENOSPC, "full": errno.ENOSPC}.get(self.name, 0)
+
+    @property
+    def kills(self) -> bool:
+        """Whether it is a death."""
+        return self.name in ("kill", "short")
+
+
+@attrs.frozen
+class Life:
+    """One run of a daemon: operations, a fault, and how it ends when that was no death.
+
+    Attributes:
+        tries_again: what failed is done again in the same process, when the fault is over.
+        ends_well: it closes its store; else it is killed at the end.
+    """
+
+    operations: Sequence[Operation]
+    fault: Fault
+    tries_again: bool
+    ends_well: bool
+
+
+@attrs.frozen
+class Script:
+    """All of a seed."""
+
+    seed: int
+    start: Path
+    lives: Sequence[Life]
+
+    def __str__(self) -> str:
+        lines = [f"from {self.start.name!r}"]
+        for life in self.lives:
+            fault = life.fault
+            lines += [
+                f"{'  and' if operation.is_beside else '  then'} {operation}"
+                for operation in life.operations
+            ]
+            what = f"{fault.name}, {fault.moment}, at change {fault.step} of {life.operations[fault.at]}"
+            lines.append(
+                f"  fault: {what}; tries again: {life.tries_again}; ends well: {life.ends_well}"
+            )
+        return "\n    ".join(lines)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Those of all lives."""
+        return [operation for life in self.lives for operation in life.operations]
+
+
+def make_script(seed: int, world: World) -> Script:
+    """Write the script of a seed."""
+    dice = random.Random(seed)
+    start = dice.choice(world.starts)
+    author = _Author(dice, world)
+    if start.name != "nothing":
+        author.names |= {*map(local, ("one", "two")), *map(world.remote, "ab")}
+    lives = tuple(author.life() for _ in range(dice.choice((1, 1, 1, 2, 3))))
+    return Script(seed, start, lives)
+
+
+class _Author:
+    """Writes operations that make sense one after the other, as far as nothing goes wrong."""
+
+    def __init__(self, dice: random.Random, world: World) -> None:
+        self._dice = dice
+        self._world = world
+        self._number = 0
+        self.names: set[str] = {local("tiny")}
+
+    def life(self) -> Life:
+        dice = self._dice
+        operations = [self._operation("restart")]
+        for _ in range(dice.randint(1, 5)):
+            operations.append(self._operation())
+            if dice.random() < 0.25:
+                beside = self._operation()
+                # A base that goes meanwhile would be asked of a registry.
+                is_fine = beside.kind != "restart" and not {*beside.needs} & {
+                    *operations[-1].models
+                }
+                operations.append(attrs.evolve(beside, is_beside=is_fine))
+        return Life(operations, self._fault(operations), dice.random() < 0.5, dice.random() < 0.5)
+
+    def _fault(self, operations: Sequence[Operation]) -> Fault:
+        dice = self._dice
+        (name,) = dice.choices(FAULTS, _FAULT_WEIGHTS)
+        at = (
+            dice.randrange(len(operations))
+            if dice.random() < 0.3
+            else dice.randrange(1, len(operations))
+        )
+        moment: Moment = dice.choice(("before", "after", "middle"))
+        return Fault(
+            name=name,
+            at=at,
+            step=dice.randint(1, int(1.2 * _TYPICAL_STEPS[operations[at].kind])),
+            moment=moment,
+            n_errors=dice.choice((1, 1, 1, 2, 5)),
+            room_bytes=dice.choice((0, 3000, 100_000, 500_000, 1_500_000))
+            if name == "full"
+            else -1,
+            tells=dice.random() < 0.3,
+            seed=dice.getrandbits(40) | 1,
+        )
+
+    def _operation(self, kind: Kind | None = None) -> Operation:
+        dice = self._dice
+        self._number += 1
+        if kind is None:
+            (kind,) = dice.choices(list(_KINDS), list(_KINDS.values()))
+        known = sorted(self.names)
+        if kind in ("create", "copy", "delete", "export") and not known:
+            kind = "pull"
+        target, source = local(dice.choice(_LOCAL)), dice.choice(known) if known else ""
+        made = Operation(number=self._number, kind=kind)
+        mark = f"made {self._number}"
+        match kind:
+            case "pull":
+                name = dice.choice(PULLED)
+                made = attrs.evolve(made, models=(self._world.remote(name),), marks=(name,))
+            case "create":
+                made = attrs.evolve(made, models=(target,), marks=(mark,), source=source)
+            case "upload":
+                made = attrs.evolve(made, models=(target,), marks=(mark,))
+            case "copy":
+                made = attrs.evolve(made, models=(target,), source=source)
+            case "delete":
+                made = attrs.evolve(made, models=(source,))
+            case "export":
+                several = tuple(dice.sample(known, dice.randint(1, min(3, len(known)))))
+                path = Path("out") / f"{self._number}{dice.choice(_FORMS)}"
+                made = attrs.evolve(made, models=several, path=path)
+            case "import":
+                made = attrs.evolve(
+                    made,
+                    models=tuple(map(local, IMPORTED)),
+                    marks=IMPORTED,
+                    path=dice.choice(self._world.archives),
+                    is_stream=dice.random() < 0.4,
+                )
+        if kind == "delete":
+            self.names -= set(made.models)
+        elif kind != "export":
+            self.names |= set(made.models)
+        return made
