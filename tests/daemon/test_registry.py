@@ -1,97 +1,221 @@
-"""Pulling from a real OCI registry, `docker-registry` on loopback, through the whole daemon and the command line."""
+"""Pushing to and pulling from a real OCI registry, `docker-registry` on loopback, by a whole daemon and the command line.
+
+OLM_TEST_TRANSFER_MIB sets the size of the random model that goes there and back.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import shutil
-import socket
+import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import httpx2
 import pytest
 
-from kit.daemon import Daemon, wait_until
+from kit.certificates import Files, make_certificate
+from kit.daemon import Daemon, run_daemon
+from kit.docker_registry import LOGIN, PROGRAM, DockerRegistry, Mode, run_docker_registry
+from kit.registry import Registry, digest_of
+from store.gguf_files import model
 
-REGISTRY = shutil.which("docker-registry")
+N_MIB = int(os.environ.get("OLM_TEST_TRANSFER_MIB", "8"))
 
 pytestmark = [
     pytest.mark.daemon,
     pytest.mark.native,
     pytest.mark.slow,
-    pytest.mark.skipif(REGISTRY is None, reason="docker-registry is not installed"),
+    pytest.mark.skipif(PROGRAM is None, reason="docker-registry is not installed"),
 ]
 
 
+@attrs.frozen
+class Shop:
+    """A daemon of the tests here, which trusts the certificate of every registry of theirs."""
+
+    daemon: Daemon
+    files: Files
+    blobs: dict[str, bytes]
+
+    def olm(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that has to work."""
+        done = self.run(*command)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the CLI."""
+        return subprocess.run(
+            [sys.executable, "-m", "olm", *command],
+            env={**os.environ, **self.daemon.env},
+            capture_output=True,
+            text=True,
+        )
+
+    def log_in(self, *hosts: str) -> None:
+        """Have logins for these hosts and no others."""
+        auth = base64.b64encode(":".join(LOGIN).encode()).decode()
+        auths = {host: {"auth": auth} for host in hosts if host}
+        (self.daemon.home / "registry-auth.json").write_text(json.dumps({"auths": auths}))
+
+    def ask(self, model: str) -> object:
+        """What a model answers to who it is."""
+        question = {"role": "user", "content": "Who are you?"}
+        body = {"model": model, "messages": [question], "think": False, "stream": False}
+        return httpx2.post(self.daemon.url + "/api/chat", json=body, timeout=60).json()["message"]
+
+    def path(self, digest: str) -> Path:
+        """Where a blob is."""
+        return self.daemon.home / "models" / "blobs" / digest.replace(":", "-")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("registry")
+    files = make_certificate(folder, "registry")
+    blobs = fill(folder / "home" / "models")
+    env = {"SSL_CERT_FILE": str(files.cert), "DOCKER_CONFIG": str(folder)}
+    with run_daemon(folder / "home", env) as daemon:
+        yield Shop(daemon, files, blobs)
+
+
+def fill(store: Path) -> dict[str, bytes]:
+    """Put a model of three large layers into a store that no daemon has opened yet; returns its blobs by digest."""
+    rng = random.Random(1)
+    size = N_MIB * 1024 * 1024 // 3
+    layers = [
+        ("model", model() + rng.randbytes(size)),
+        ("license", rng.randbytes(size // 2).hex().encode()),
+        ("license", rng.randbytes(size // 2).hex().encode()),
+    ]
+    scratch = Registry()
+    manifest = scratch.add("big", layers, b'{"model_format":"gguf","model_family":"llama"}')
+    (store / "blobs").mkdir(parents=True)
+    for digest, data in scratch.blobs.items():
+        (store / "blobs" / digest.replace(":", "-")).write_bytes(data)
+    path = store / "manifests" / "registry.ollama.ai" / "library" / "big" / "latest"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(manifest)
+    return scratch.blobs
+
+
+@pytest.fixture(params=["plain", "tls", "basic", "token"])
+def registry(
+    request: pytest.FixtureRequest, tmp_path: Path, shop: Shop
+) -> Iterator[DockerRegistry]:
+    mode: Mode = request.param
+    with run_docker_registry(tmp_path / "registry", mode, shop.files) as running:
+        shop.log_in("" if mode in ("plain", "tls") else running.realm or running.host)
+        yield running
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """An empty registry; its host and port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path}/blobs\nhttp:\n  addr: {host}\n"
+def plain(tmp_path: Path, shop: Shop) -> Iterator[DockerRegistry]:
+    with run_docker_registry(tmp_path / "registry", "plain", shop.files) as running:
+        yield running
+
+
+def insecure(request: pytest.FixtureRequest) -> list[str]:
+    return [] if request.node.callspec.params["registry"] == "tls" else ["--insecure"]
+
+
+def test_a_model_is_pushed_and_pulled_whatever_the_registry_asks_for(
+    shop: Shop, registry: DockerRegistry, request: pytest.FixtureRequest
+) -> None:
+    name, flags = f"{registry.host}/me/tiny:v1", insecure(request)
+
+    shop.olm("cp", "tiny", name)
+    pushed = shop.olm("push", *flags, name)
+    shop.olm("rm", name)
+    pulled = shop.olm("pull", *flags, name)
+    shop.olm("rm", name)
+
+    lines = pushed.stderr.splitlines()
+    assert lines[0] == "retrieving manifest"
+    assert lines[-2:] == ["pushing manifest", "success"]
+    assert pulled.stderr.splitlines()[-1] == "success"
+
+
+def test_a_model_that_was_pushed_and_pulled_answers_as_before(
+    shop: Shop, plain: DockerRegistry
+) -> None:
+    name = f"{plain.host}/me/tiny:v1"
+    before = shop.ask("tiny")
+    shop.olm("cp", "tiny", name)
+    shop.olm("push", "--insecure", name)
+    shop.olm("rm", name)
+    shop.olm("rm", "tiny")
+
+    shop.olm("pull", "--insecure", name)
+
+    assert shop.ask(name) == before
+    shop.olm("cp", name, "tiny")
+    shop.olm("rm", name)
+
+
+def test_a_large_model_goes_there_and_back_byte_for_byte(shop: Shop, plain: DockerRegistry) -> None:
+    name = f"{plain.host}/me/big:latest"
+    shop.olm("cp", "big", name)
+    shop.olm("push", "--insecure", name)
+    shop.olm("rm", name)
+    shop.olm("rm", "big")
+    assert not any(shop.path(digest).exists() for digest in shop.blobs)
+
+    shop.olm("pull", "--insecure", name)
+
+    for digest, data in shop.blobs.items():
+        assert shop.path(digest).read_bytes() == data
+        assert digest == digest_of(data)
+    shop.olm("cp", name, "big")
+    shop.olm("rm", name)
+
+
+def test_a_wrong_password_is_a_refusal_in_one_line(shop: Shop, tmp_path: Path) -> None:
+    with run_docker_registry(tmp_path / "registry", "basic", shop.files) as registry:
+        shop.log_in()
+        name = f"{registry.host}/me/tiny"
+        shop.olm("cp", "tiny", name)
+
+        pushed = shop.run("push", "--insecure", name)
+        pulled = shop.run("pull", "--insecure", name)
+
+    shop.olm("rm", name)
+    assert pushed.returncode == pulled.returncode == 1
+    assert pushed.stderr.splitlines()[-1] == "Error: unauthorized: access denied"
+    assert pulled.stderr.splitlines()[-1] == (
+        "Error: pull model manifest: unauthorized: access denied"
     )
-    assert REGISTRY is not None
-    process = subprocess.Popen(
-        [REGISTRY, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        wait_until(lambda: _answers(f"http://{host}/v2/"))
-        yield host
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx2.get(url).status_code == 200
-    except httpx2.TransportError:
-        return False
+def test_a_token_server_that_nobody_named_is_told_nothing(shop: Shop, tmp_path: Path) -> None:
+    with run_docker_registry(tmp_path / "registry", "token", shop.files) as registry:
+        shop.log_in(registry.host)
+
+        pulled = shop.run("pull", "--insecure", f"{registry.host}/me/tiny")
+
+    assert f'realm host "{registry.realm}" does not match original host' in pulled.stderr
+    assert registry.scopes == []
 
 
-def upload(daemon: Daemon, host: str) -> None:
-    """Put the built-in model into the registry as `library/tiny`, by the distribution protocol."""
-    base, store = f"http://{host}/v2/library/tiny", daemon.home / "models"
-    (path,) = (store / "manifests").rglob("tiny/latest")
-    manifest = json.loads(path.read_bytes())
-    for layer in [manifest["config"], *manifest["layers"]]:
-        begun = httpx2.post(f"{base}/blobs/uploads/")
-        place = httpx2.URL(begun.headers["location"]).copy_merge_params({"digest": layer["digest"]})
-        data = (store / "blobs" / layer["digest"].replace(":", "-")).read_bytes()
-        assert httpx2.put(place, content=data).status_code == 201
-    headers = {"content-type": manifest["mediaType"]}
-    put = httpx2.put(f"{base}/manifests/latest", content=path.read_bytes(), headers=headers)
-    assert put.status_code == 201
+def test_a_model_that_the_registry_lacks_is_said_to_be(shop: Shop, plain: DockerRegistry) -> None:
+    body = {"model": f"http://{plain.host}/library/none", "insecure": True, "stream": False}
 
-
-def test_a_pulled_model_answers(start_daemon: Callable[..., Daemon], registry: str) -> None:
-    upload(start_daemon(), registry)
-    daemon = start_daemon()
-    httpx2.request("DELETE", daemon.url + "/api/delete", json={"model": "tiny"})
-    model = f"http://{registry}/library/tiny"
-
-    command = [sys.executable, "-m", "olm", "pull", "--insecure", model]
-    pulled = subprocess.run(
-        command, env={**os.environ, **daemon.env}, capture_output=True, text=True
-    )
-    question = {"role": "user", "content": "Who are you?"}
-    body = {"model": f"{registry}/library/tiny", "messages": [question], "think": False}
-    answer = httpx2.post(daemon.url + "/api/chat", json={**body, "stream": False}, timeout=60)
-
-    assert pulled.returncode == 0, pulled.stderr
-    assert answer.json()["message"]["content"] == "I am tiny, the small model that ships with olm."
-
-
-def test_a_model_that_the_registry_lacks_is_said_to_be(daemon: Daemon, registry: str) -> None:
-    body = {"model": f"http://{registry}/library/none", "insecure": True, "stream": False}
-
-    answer = httpx2.post(daemon.url + "/api/pull", json=body, timeout=60)
+    answer = httpx2.post(shop.daemon.url + "/api/pull", json=body, timeout=60)
 
     assert answer.status_code == 500
     assert answer.json() == {"error": "pull model manifest: file does not exist"}
+
+
+def test_a_registry_without_tls_is_refused_unless_allowed(
+    shop: Shop, plain: DockerRegistry
+) -> None:
+    body = {"model": f"http://{plain.host}/library/tiny", "stream": False}
+
+    for path in ("/api/pull", "/api/push"):
+        answer = httpx2.post(shop.daemon.url + path, json=body, timeout=60)
+        assert (answer.status_code, answer.json()) == (500, {"error": "insecure protocol http"})

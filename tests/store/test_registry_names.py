@@ -12,7 +12,7 @@ import trio
 
 from kit.certificates import make_certificate
 from kit.proxy import Proxy, open_proxy
-from kit.registry import Registry, digest_of, open_registry
+from kit.registry import Fault, Registry, digest_of, open_registry
 from olm.actors.jobs import Jobs
 from olm.actors.jobs_client import PullRequest, PushRequest
 from olm.actors.runtime import SupervisorSpec, open_supervisor
@@ -145,6 +145,21 @@ async def test_plain_requests_go_through_the_proxy_of_http(
                     pass
 
     assert ("GET", "http://plain.example/v2/library/good/manifests/latest") in proxy.log
+
+
+@pytest.mark.parametrize("faults", [[], ["reset", "500"]], ids=["well", "badly"])
+async def test_http_1_0_is_enough_for_a_pull(jobs: Shop, faults: list[Fault]) -> None:
+    async with open_registry() as old:
+        old.is_old = True
+        old.add("good", [("model", GGUF)], CONFIG)
+        old.faults.extend(faults)
+
+        with trio.fail_after(30):
+            async with jobs.jobs.pull(PullRequest(old.name("good"), insecure=True)) as steps:
+                async for _ in steps:
+                    pass
+
+    assert (jobs.root / "blobs" / digest_of(GGUF).replace(":", "-")).read_bytes() == GGUF
 
 
 async def test_a_proxy_that_cannot_be_used_is_one_line(
