@@ -30,6 +30,7 @@ types:
 
 check: setup lint types
 
+test: export OLM_TEST_TOOLS = 1
 test: setup lint types
 	@$(BIN)/python -m pytest
 

@@ -22,6 +22,21 @@ need_packages() {
     $sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+# The program of a Debian package, unpacked below the virtual environment: nothing is installed, and its service not started.
+unpack_program() {
+    command -v apt-get >/dev/null 2>&1 && command -v dpkg >/dev/null 2>&1 || return 1
+    folder=$(mktemp -d)
+    (
+        cd "$folder"
+        apt-get download -qq "$1" >/dev/null 2>&1 || {
+            [ "$(id -u)" = 0 ] && apt-get update -qq >/dev/null 2>&1 && apt-get download -qq "$1" >/dev/null 2>&1
+        }
+    ) && mkdir -p "$VENV/tools" && dpkg -x "$folder"/*.deb "$VENV/tools"
+    status=$?
+    rm -rf "$folder"
+    return $status
+}
+
 command -v "$PYTHON" >/dev/null 2>&1 || die "$PYTHON not found; olm needs Python 3.11 or newer (set PYTHON=...)"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "olm needs Python 3.11 or newer, this is $("$PYTHON" -V)"
 command -v g++ >/dev/null 2>&1 || need_packages g++
@@ -61,4 +76,10 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ]; then
     say "installing olm itself, editable"
     "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
     printf '%s' "$want" >"$stamp"
+fi
+
+# Only tests use it: the registry that they push to and pull from. Without it they are skipped, and nothing else.
+if [ -n "${OLM_TEST_TOOLS:-}" ] && ! command -v docker-registry >/dev/null 2>&1 && [ ! -x "$VENV/tools/usr/bin/docker-registry" ]; then
+    say "fetching docker-registry for the tests"
+    unpack_program docker-registry || say "there is no docker-registry to be had; the tests of pushing and pulling with a real registry will be skipped"
 fi

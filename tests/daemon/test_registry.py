@@ -30,7 +30,10 @@ pytestmark = [
     pytest.mark.daemon,
     pytest.mark.native,
     pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="docker-registry is not installed"),
+    pytest.mark.skipif(
+        PROGRAM is None,
+        reason="there is no docker-registry: make test, or your packages, can get it",
+    ),
 ]
 
 

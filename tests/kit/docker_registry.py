@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ from kit.daemon import wait_until
 __all__ = ["LOGIN", "PROGRAM", "DockerRegistry", "Mode", "run_docker_registry"]
 
 Mode = Literal["plain", "tls", "basic", "token"]
-PROGRAM = shutil.which("docker-registry")
+# Installed, or where scripts/setup.sh unpacks it for the tests.
+PROGRAM = shutil.which("docker-registry") or shutil.which(
+    "docker-registry", path=str(Path(sys.prefix) / "tools" / "usr" / "bin")
+)
 LOGIN = ("me", "pass:word")
 BASIC = "Basic " + base64.b64encode(":".join(LOGIN).encode()).decode()
 # bcrypt of the password, as `htpasswd -nbB me pass:word` writes it.
