@@ -95,7 +95,8 @@ async def fetch(
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
 async def test_a_body_arrives_byte_for_byte(tmp_path: Path, is_tls: bool) -> None:
-    context, verify = None, True
+    context: ssl.SSLContext | None = None
+    verify: ssl.SSLContext | bool = True
     if is_tls:
         files = make_certificate(tmp_path, "registry")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

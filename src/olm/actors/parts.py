@@ -184,11 +184,13 @@ class Parts:
                 if n_failures >= self._pace.n_tries:
                     raise RegistryError(f"max retries exceeded: {exc}") from exc
                 _log.info("%s at %d: %s", self._config.digest, part.at, exc)
+                if part.at == before:
+                    # The address may have expired, or its host be gone: ask the registry again.
+                    self._place = None
+                    self._registry.forget(self._config.digest)
                 await trio.sleep(self._wait_s(exc, n_failures))
 
     def _wait_s(self, failure: TryAgain, n_failures: int) -> float:
-        self._place = None
-        self._registry.forget(self._config.digest)
         status, wanted = failure.details.get("http_status"), failure.details.get("retry_after_s")
         if status == 429 or (isinstance(status, int) and status >= 500):
             self._config.connections.refused(trio.current_time())

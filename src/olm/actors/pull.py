@@ -86,7 +86,7 @@ class PullJob(Actor):
         for digest, layer in layers.items():
             if digest not in missing:
                 await out.send(_pulling(layer, layer.size))
-        await self._fetch(missing, out)
+        await self._fetch([(layers[digest], n_held) for digest, n_held in missing.items()], out)
         await out.send(Progress("verifying sha256 digest"))
         await out.send(Progress("writing manifest"))
         with self._about():
@@ -124,17 +124,18 @@ class PullJob(Actor):
             name = "" if exc.message in _PLAIN else f" ({self._model.shortest})"
             raise RegistryError(f"pull model manifest: {exc}{name}") from exc
 
-    def _missing(self, layers: dict[Digest, Layer]) -> dict[Digest, Layer]:
-        """The layers that the store does not have. Blocking. Raises DiskFull when there is no room for them."""
+    def _missing(self, layers: dict[Digest, Layer]) -> dict[Digest, int]:
+        """Which blobs the store does not have, and how many bytes of each an earlier pull has left. Blocking.
+
+        Raises DiskFull when there is no room for the rest.
+        """
         blobs = self._pulls.store.blobs
         missing = {
-            digest: layer for digest, layer in layers.items() if blobs.size(digest) != layer.size
+            digest: partial_bytes(blobs.folder, digest, layer.size)
+            for digest, layer in layers.items()
+            if blobs.size(digest) != layer.size
         }
-        needed = sum(
-            layer.size - partial_bytes(blobs.folder, digest, layer.size)
-            for digest, layer in missing.items()
-        )
-        check_room(blobs.folder, needed)
+        check_room(blobs.folder, sum(layers[digest].size - n for digest, n in missing.items()))
         return missing
 
     def _replaced(self, kept: set[Digest]) -> set[Digest]:
@@ -151,13 +152,15 @@ class PullJob(Actor):
         blobs = self._pulls.store.blobs
         return any(blobs.size(digest) is None for digest in replaced)
 
-    async def _fetch(self, missing: dict[Digest, Layer], out: StreamSink[Progress]) -> None:
+    async def _fetch(self, missing: list[tuple[Layer, int]], out: StreamSink[Progress]) -> None:
         """Download several layers at a time; the first failure ends all."""
         places = trio.CapacityLimiter(_MAX_LAYERS)
         try:
             async with trio.open_nursery() as nursery:
-                for layer in missing.values():
+                for layer, n_held in missing:
                     await places.acquire_on_behalf_of(layer)
+                    # From what is there, or the rate of the first seconds would be a fairy tale.
+                    await out.send(_pulling(layer, n_held))
                     nursery.start_soon(self._fetch_one, layer, out, places)
         except ExceptionGroup as group:
             error = first_error(group)
@@ -170,7 +173,6 @@ class PullJob(Actor):
         self, layer: Layer, out: StreamSink[Progress], places: trio.CapacityLimiter
     ) -> None:
         try:
-            await out.send(_pulling(layer, 0))
             with self._about(layer.blob):
                 async with (
                     self._pulls.shared(layer.blob, layer.size, self._base, self._limit) as download,
