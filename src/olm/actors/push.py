@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ _STOP_S = 20.0
 _MAX_LAYERS = 4  # at once, of one job
 _MAX_CONNECTIONS = 8  # of all pushes together
 _MAX_THREADS = 4  # they read files in pieces
+_PLAIN = ("file does not exist", "unauthorized: access denied")  # Ollama's to the letter
 _log = get_logger("push")
 
 
@@ -71,9 +72,20 @@ class PushJob(Actor):
         async with open_registry(base, self._pushes.home) as registry:
             await self._send_all(registry, model, manifest, out)
             await out.send(Progress("pushing manifest"))
-            await self._publish(registry, model.tag, data, manifest.media_type or MANIFEST_TYPE)
+            with self._about():
+                await self._publish(registry, model.tag, data, manifest.media_type or MANIFEST_TYPE)
         _log.info("pushed %s", model.shortest)
         await out.send(Progress("success"))
+
+    @contextmanager
+    def _about(self, layer: Layer | None = None) -> Iterator[None]:
+        """Have errors name the model, and the blob: behind the reason, which clients of Ollama look for."""
+        what = self._model.shortest + (f", {layer.blob.hex[:12]}" if layer else "")
+        try:
+            yield
+        except OlmError as exc:
+            name = "" if exc.message in _PLAIN else f" ({what})"
+            raise type(exc)(f"{exc.message}{name}", **exc.details) from exc
 
     async def _manifest(self) -> tuple[ModelName, bytes, Manifest]:
         """The model's name as the store writes it, its manifest byte for byte, and all of its blobs held."""
@@ -121,7 +133,8 @@ class PushJob(Actor):
         await out.send(_pushing(layer, 0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tell, told, layer, out, means.pace.progress_s)
-            await sending.run()
+            with self._about(layer):
+                await sending.run()
             nursery.cancel_scope.cancel("the blob is there")
         await out.send(_pushing(layer, layer.size))
 

@@ -34,6 +34,7 @@ R = TypeVar("R")
 
 _LOST = frozenset((400, 404, 409, 410, 416))
 """What registries answer when an upload is unknown or elsewhere than we think."""
+_HASH_BYTES = 32 << 20  # a thread's share: between two, the push can be cancelled
 _log = get_logger("push")
 
 
@@ -254,7 +255,22 @@ class Sending:
             if exc.details.get("http_status") not in _LOST:
                 raise
             self._url = ""
+            await self._check_own_bytes()
             raise TryAgain(exc.message) from exc
+
+    async def _check_own_bytes(self) -> None:
+        """Before all is sent again: make sure that the wrong bytes are not ours. Raises CorruptStore."""
+        found = hashlib.sha256()
+
+        def hash_some(at: int) -> None:
+            with disk_errors("read from the model store"):
+                for start in range(at, at + _HASH_BYTES, 1 << 20):
+                    found.update(os.pread(self._fd, 1 << 20, start))
+
+        for at in range(0, self._size, _HASH_BYTES):
+            await self._in_thread(partial(hash_some, at))
+        if found.hexdigest() != self._digest.hex:
+            raise CorruptStore(f"blob {self._digest} is damaged: its bytes have another digest")
 
     async def _moving(
         self,
