@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoint.conftest import OpenBytes
+from checkpoint.conftest import MapBytes, OpenBytes
 from checkpoint.made import DATA, global_, hostile_pickles, legacy, short, tensor, torch_zip, zipped
 from olm.checkpoint import OpenCheckpoint, open_files
+from olm.checkpoint.zip_directory import read_directory
 from olm.errors import CheckpointError
 
 EXPECTED: Mapping[str, Mapping[str, Mapping[str, object]]] = json.loads(
@@ -263,6 +264,14 @@ def test_a_damaged_archive_is_an_error(load: LoadTorch, case: str) -> None:
 
     with pytest.raises(CheckpointError, match=message):
         load(data)
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("data", [b"PK\5\6", b"PK\5\6\xff\0\0\0\x0e", b"PK\5\6" * 9, b"\0" * 9])
+def test_an_end_without_an_archive_is_an_error(map_bytes: MapBytes, data: bytes) -> None:
+    """Found by fuzzing: the search for the end once found the same signature for ever."""
+    with pytest.raises(CheckpointError, match="the end of the zip archive is missing"):
+        read_directory(map_bytes("a.bin", data))
 
 
 def zip64(data: bytes) -> bytes:

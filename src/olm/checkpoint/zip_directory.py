@@ -85,13 +85,12 @@ def _find_directory(archive: MappedFile) -> tuple[int, int, int]:
     n_tail = min(archive.size_bytes, _MAX_COMMENT + _END.size)
     tail_at = archive.size_bytes - n_tail
     tail = archive.bytes_at(tail_at, n_tail)
-    at = len(tail) - _END.size
-    while (at := tail.rfind(b"PK\5\6", 0, max(at, 0) + 4)) >= 0:
+    at = len(tail)
+    while (at := tail.rfind(b"PK\5\6", 0, at)) >= 0:
         if at + _END.size <= len(tail):
             _, disk, _, _, count, size, begin, n_comment = _END.unpack_from(tail, at)
             if at + _END.size + n_comment == len(tail):
                 break
-        at -= 1
     else:
         raise CheckpointError(
             f"{archive.name}: is truncated: the end of the zip archive is missing"
