@@ -67,7 +67,7 @@ def survey(root: Path, *, now_s: float, quick: bool = False) -> Survey:
         files = files_in(blobs.folder)
         listed = sorted(ManifestTree(store).walk(), key=lambda file: str(file.name))
         read, problems = _read_manifests(store, listed)
-        problems += odd_files(root, {file.path for file in listed}, now_s)
+        problems += odd_files(root, now_s)
         problems += temps(root, "", now_s)
         needs = _needs(read)
         problems += _missing(needs, blobs)

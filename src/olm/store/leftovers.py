@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from olm.errors import InvalidName
 from olm.store.blobs import DAMAGED_PREFIX
 from olm.store.disk import TEMP_PREFIX
 from olm.store.gc import PARTIAL_KEPT_S, UNREFERENCED_KEPT_S
-from olm.store.names import Digest
+from olm.store.names import Digest, ModelName
 from olm.store.partials import partial_bytes
 from olm.store.problems import Problem, Prune, Remove, age_text, printable
 from olm.units import human_bytes
@@ -78,26 +79,30 @@ def _temp(path: str, size_bytes: int, age_s: float) -> Iterator[Problem]:
         yield _stray(path, detail, size_bytes, Remove(path, UNREFERENCED_KEPT_S))
 
 
-def odd_files(root: Path, manifests: Collection[Path], now_s: float) -> Iterator[Problem]:
-    """Files in the tree of manifests that are none, by their place or kind, and leftovers there.
-
-    Args:
-        manifests: the paths of those that are.
-    """
-    for text, folders, files in os.walk(root / "manifests"):
+def odd_files(root: Path, now_s: float) -> Iterator[Problem]:
+    """Files in the tree of manifests that are none, by their place or kind, and leftovers there."""
+    top = root / "manifests"
+    for text, folders, files in os.walk(top):
         folder = Path(text)
         yield from temps(root, str(folder.relative_to(root)), now_s)
         for name in sorted([*files, *(f for f in folders if (folder / f).is_symlink())]):
             path = folder / name
-            if path in manifests or name.startswith(TEMP_PREFIX):
-                continue
             what = printable(str(path.relative_to(root)))
             if path.is_symlink():
                 yield _stray(
                     what, "is a link, which is not followed; nothing is pruned because of it"
                 )
-            else:
+            elif not name.startswith(TEMP_PREFIX) and not _is_name(path.relative_to(top).parts):
                 yield _stray(what, "is no model by its name; blobs that only it names are pruned")
+
+
+def _is_name(parts: tuple[str, ...]) -> bool:
+    try:
+        host, namespace, model, tag = parts
+        ModelName(host, namespace, model, tag)
+    except (ValueError, InvalidName):
+        return False
+    return True
 
 
 def unneeded(

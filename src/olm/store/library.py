@@ -211,8 +211,21 @@ class Library:
     def publish(self, name: ModelName, data: bytes) -> ModelName:
         """Put a manifest under a name, replacing what is there; blobs only the old one needed go.
 
-        Returns the name in its stored case. Raises DiskFull, StoreError; the old manifest then stays.
+        Returns the name in its stored case.
+
+        Raises:
+            CorruptStore: it is no manifest, or a blob of it is missing: another program may prune what we hold.
+            DiskFull, StoreError: the disk said no. In all cases the old manifest stays.
         """
+        manifest = decode_manifest(data)
+        for digest in (layer.blob for layer in (manifest.config, *manifest.layers)):
+            if self.blobs.size(digest) is None:
+                raise CorruptStore(
+                    f"model '{name.shortest}': blob {digest} is missing from the store"
+                )
+        return self._put_name(name, data)
+
+    def _put_name(self, name: ModelName, data: bytes) -> ModelName:
         stored = self.catalog.in_stored_case(name)
         try:
             old = self.catalog.find(stored)
@@ -238,7 +251,7 @@ class Library:
         if entry is None:
             raise ModelNotFound(f'model "{source}" not found')
         if not target.same_as(entry.name):
-            self.publish(target, entry.data)
+            self._put_name(target, entry.data)
 
     def delete(self, name: str) -> None:
         """Remove a name and the blobs that nothing else needs.
