@@ -10,7 +10,8 @@ from functools import partial
 import attrs
 import trio
 
-from olm.actors.archive import open_export, open_export_stream, open_import
+from olm.actors.archive import open_export, open_export_stream
+from olm.actors.archive_import import open_import
 from olm.actors.check import open_check
 from olm.actors.create import open_create
 from olm.actors.jobs_client import (

@@ -13,9 +13,18 @@ import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-__all__ = ["clone_range", "copy_range", "page_buffer", "pwrite_all", "pwrite_past_cache"]
+__all__ = [
+    "Ring",
+    "SequentialFile",
+    "clone_range",
+    "copy_range",
+    "pwrite_all",
+    "pwrite_past_cache",
+]
 
 ALIGNMENT: Final = 4096
 """What direct writes and shared extents are aligned to: the block size of all common file systems."""
@@ -23,6 +32,7 @@ ALIGNMENT: Final = 4096
 _BUFFER_BYTES: Final = 4 << 20
 _DIRECT_FROM: Final = 1 << 20
 """Less is not worth a buffer of its own."""
+_N_BUFFERS: Final = 4
 _FICLONERANGE: Final = 0x4020940D
 """`_IOW(0x94, 13, struct file_clone_range)`; linux/fs.h."""
 _CLONE_RANGE: Final = struct.Struct("=qQQQ")
@@ -106,7 +116,77 @@ def pwrite_past_cache(fd: int, view: memoryview, offset: int) -> None:
     pwrite_all(fd, view[done:], offset + done)
 
 
-def page_buffer(size: int) -> memoryview:
+class Ring:
+    """Buffers used in turn, each again when the work on it is done. For one thread."""
+
+    def __init__(self, size: int) -> None:
+        """Promise buffers of `size` bytes; they are made when they are needed."""
+        self._size = size
+        self._buffers: list[memoryview] = []
+        self._work: list[Sequence[Future[None]]] = []
+        self._turn = 0
+
+    def room(self) -> memoryview:
+        """The buffer whose turn it is, free to be used. Raises what earlier work on it raised."""
+        if self._turn == len(self._buffers):
+            self._buffers.append(_page_buffer(self._size))
+            self._work.append(())
+        for work in self._work[self._turn]:
+            work.result()
+        return self._buffers[self._turn]
+
+    def turn(self, work: Sequence[Future[None]]) -> None:
+        """Leave the buffer to the work on it."""
+        self._work[self._turn] = work
+        self._turn = (self._turn + 1) % _N_BUFFERS
+
+    def wait(self) -> None:
+        """Wait for all work. Raises what it raised."""
+        for works in self._work:
+            for work in works:
+                work.result()
+
+
+class SequentialFile:
+    """A file written from its beginning, past the page cache, by a thread of its own while more is coming."""
+
+    def __init__(self, fd: int) -> None:
+        """Write to `fd`, which stays the caller's."""
+        self._fd = fd
+        self._ring = Ring(_BUFFER_BYTES)
+        self._n_filled = 0
+        self._offset = 0
+        self._writer = ThreadPoolExecutor(1, "olm-export")
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises OSError, of earlier bytes too."""
+        rest = memoryview(data)
+        while rest:
+            room = self._ring.room()[self._n_filled :]
+            n_bytes = min(len(room), len(rest))
+            room[:n_bytes] = rest[:n_bytes]
+            rest = rest[n_bytes:]
+            self._n_filled += n_bytes
+            if n_bytes == len(room):
+                self._flush()
+
+    def finish(self) -> None:
+        """Wait until all is written. Raises OSError."""
+        self._flush()
+        self._ring.wait()
+
+    def close(self) -> None:
+        """End the thread; what was not finished may be missing."""
+        self._writer.shutdown()
+
+    def _flush(self) -> None:
+        data = self._ring.room()[: self._n_filled]
+        self._ring.turn([self._writer.submit(pwrite_past_cache, self._fd, data, self._offset)])
+        self._offset += self._n_filled
+        self._n_filled = 0
+
+
+def _page_buffer(size: int) -> memoryview:
     """Zeroed memory that begins at the beginning of a page."""
     return memoryview(mmap.mmap(-1, size))
 
@@ -137,7 +217,7 @@ def _pwrite_blocks(fd: int, view: memoryview, offset: int) -> int:
 
 
 def _copy_past_cache(source: int, target: int, at: int, to: int, size: int) -> int:
-    done, view = 0, page_buffer(_BUFFER_BYTES)
+    done, view = 0, _page_buffer(_BUFFER_BYTES)
     while done < size:
         n_read = os.preadv(source, [view[: size - done]], at + done)
         if not n_read:

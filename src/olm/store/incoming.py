@@ -11,14 +11,14 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from olm.errors import DigestMismatch
-from olm.store.copying import clone_range, page_buffer, pwrite_all, pwrite_past_cache
+from olm.store.copying import Ring, clone_range, pwrite_all, pwrite_past_cache
 from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
 from olm.store.names import Digest
 
@@ -26,22 +26,7 @@ __all__ = ["CHUNK_BYTES", "IncomingBlob"]
 
 CHUNK_BYTES: Final = 4 << 20
 """Read, hashed and written in one go: some milliseconds, so that handing it between threads costs little."""
-_N_CHUNKS: Final = 4
 _DOING: Final = "write to the model store"
-
-
-class _Chunk:
-    """A buffer, and the work that still needs it."""
-
-    def __init__(self, size: int) -> None:
-        self.view = page_buffer(size)
-        self.work: list[Future[None]] = []
-
-    def wait(self) -> None:
-        """Wait until the buffer may be used again. Raises what the work raised."""
-        work, self.work = self.work, []
-        for one in work:
-            one.result()
 
 
 class IncomingBlob:
@@ -54,8 +39,7 @@ class IncomingBlob:
         self._size = size
         self._hash = hashlib.sha256()
         self._path = folder / f"{TEMP_PREFIX}{secrets.token_hex(8)}"
-        self._chunks: list[_Chunk] = []
-        self._n_turns = 0
+        self._ring = Ring(min(size, CHUNK_BYTES))
         self._is_cloned = False
         self.n_taken = 0
         self._threads = ExitStack()
@@ -101,30 +85,22 @@ class IncomingBlob:
 
     def room(self) -> memoryview:
         """Where the next bytes belong; not empty while any are to come. Raises DiskFull, StoreError of earlier ones."""
-        if len(self._chunks) < _N_CHUNKS:
-            self._chunks.append(_Chunk(min(CHUNK_BYTES, self.n_left)))
-        chunk = self._chunk()
         with disk_errors(_DOING):
-            chunk.wait()
-        return chunk.view[: self.n_left]
+            return self._ring.room()[: self.n_left]
 
     def advance(self, n_bytes: int) -> None:
         """Take so many bytes from the beginning of `room`. Raises DiskFull, StoreError."""
-        chunk, offset = self._chunk(), self.n_taken
-        data = chunk.view[:n_bytes]
-        self._n_turns += 1
+        data, offset = self._ring.room()[:n_bytes], self.n_taken
         self.n_taken += n_bytes
         if self._size <= CHUNK_BYTES:
             self._hash.update(data)
             with disk_errors(_DOING):
                 pwrite_all(self._fd, data, offset)
             return
-        chunk.work = [self._hasher.submit(self._hash.update, data)]
+        work = [self._hasher.submit(self._hash.update, data)]
         if not self._is_cloned:
-            chunk.work.append(self._writer.submit(pwrite_past_cache, self._fd, data, offset))
-
-    def _chunk(self) -> _Chunk:
-        return self._chunks[self._n_turns % len(self._chunks)]
+            work.append(self._writer.submit(pwrite_past_cache, self._fd, data, offset))
+        self._ring.turn(work)
 
     def commit(self) -> None:
         """Publish the blob durably.
@@ -135,8 +111,7 @@ class IncomingBlob:
         """
         assert not self.n_left, "all bytes are there"
         with disk_errors(_DOING):
-            for chunk in self._chunks:
-                chunk.wait()
+            self._ring.wait()
             actual = Digest(self._hash.hexdigest())
             if actual != self._digest:
                 raise DigestMismatch(f'digest mismatch, expected "{self._digest}", got "{actual}"')
