@@ -7,7 +7,9 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 
 from checkpoint.conftest import OpenBytes
@@ -255,7 +257,7 @@ def test_a_snapshot_of_the_hub_cache_opens(tmp_path: Path) -> None:
         assert list(checkpoint.tensors) == ["s"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "sub", "notes.md"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "sub"])
 def test_links_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -265,6 +267,21 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(CheckpointError, match=f"{name}: insecure path"):
         open_checkpoint(folder)
+
+
+def test_links_that_nobody_wants_do_no_harm(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(SAFE)
+    (folder / "README.md").symlink_to("/etc/hostname")
+    (folder / "old.json").symlink_to("gone")
+
+    with open_checkpoint(folder) as checkpoint:
+        assert list(checkpoint.tensors) == ["s"]
+        with pytest.raises(CheckpointError, match=r"README\.md: insecure path"):
+            checkpoint.text("README.md")
+        with pytest.raises(CheckpointError, match=r"old\.json: is a symbolic link to nothing"):
+            checkpoint.json("old.json")
 
 
 @pytest.mark.parametrize("target", ["gone", "model.safetensors"])
@@ -307,3 +324,29 @@ def test_a_folder_of_too_many_files_is_refused(
 
     with pytest.raises(CheckpointError, match="has more than 3 files"):
         open_checkpoint(tmp_path)
+
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "hf"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FIXTURES.iterdir() if path.is_dir()))
+def test_published_layouts_open_and_read(name: str) -> None:
+    """Every fixture of the converter: all its rows can be read, and are finite where they are of f32."""
+    with open_checkpoint(FIXTURES / name) as checkpoint:
+        for one in checkpoint.tensors.values():
+            rows = one.read(0, math.prod(one.shape[:-1]))
+
+            assert rows.size == math.prod(one.shape)
+            assert one.dtype != "F32" or np.isfinite(rows).all()
+
+
+def test_a_published_pytorch_file_has_the_bytes_of_its_archive() -> None:
+    folder = FIXTURES / "llama2-spm-bin"
+    with open_checkpoint(folder) as checkpoint, ZipFile(folder / "pytorch_model.bin") as archive:
+        names = [name for name in archive.namelist() if "/data/" in name]
+        raw = b"".join(
+            one.read(0, math.prod(one.shape[:-1])).tobytes() for one in checkpoint.tensors.values()
+        )
+
+        assert len(checkpoint.tensors) == 30
+        assert raw == b"".join(archive.read(name) for name in names)

@@ -38,6 +38,8 @@ class Files:
         path = self.paths.get(name)
         if path is None:
             raise CheckpointError(f"{name}: is missing")
+        if path.is_symlink():  # one that was followed is not in the list: see `_list`
+            raise _insecure(name, path)
         return open_regular(path, self.folder / name)
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
@@ -61,10 +63,11 @@ def files_of_folder(folder: Path) -> Files:
     """List a folder's files, and those one level down. Hidden ones are left out.
 
     A symbolic link counts if it ends inside the folder, or, in a snapshot of the Hugging Face cache, where the
-    cache keeps that model's files (`models--x/snapshots/<revision>/f` -> `models--x/blobs/<hash>`).
+    cache keeps that model's files (`models--x/snapshots/<revision>/f` -> `models--x/blobs/<hash>`). Another link to a
+    file is an error once the file is wanted.
 
     Raises:
-        CheckpointError: no folder, links that lead out, or too many files.
+        CheckpointError: no folder, a link to a folder elsewhere, or too many files.
     """
     try:
         real = folder.resolve(strict=True)
@@ -89,26 +92,30 @@ def _list(folder: Path, prefix: str, boundary: Path, paths: dict[str, Path]) -> 
                 continue
             path = Path(entry.path)
             if entry.is_symlink():
-                path = _target(path, name, boundary)
-            if entry.is_dir(follow_symlinks=False):
+                path = _followed(path, boundary)
+                if path.is_symlink() and path.is_dir():
+                    raise _insecure(name, path)
+            if path.is_dir():
                 if len(PurePosixPath(name).parts) < _MAX_DEPTH:
                     _list(path, name, boundary, paths)
-            elif (
-                not path.is_dir()
-            ):  # FIFOs and devices are listed, and refused when they are wanted
+            else:  # FIFOs and devices too, refused when they are wanted
                 paths[name] = path
             if len(paths) > _MAX_FILES:
                 raise CheckpointError(f"{boundary.name}: has more than {_MAX_FILES} files")
 
 
-def _target(link: Path, name: str, boundary: Path) -> Path:
-    """Where a link ends; it must exist and be inside."""
+def _followed(link: Path, boundary: Path) -> Path:
+    """Where a link ends; the link itself if that is outside or nowhere."""
     try:
         path = link.resolve(strict=True)
-    except (OSError, RuntimeError) as exc:  # RuntimeError: a loop, up to Python 3.12
-        raise CheckpointError(f"{name}: is a symbolic link to nothing") from exc
-    if not path.is_relative_to(boundary):
-        raise CheckpointError(
-            f"{name}: insecure path: a symbolic link that leads out of the folder; copy the files together"
-        )
-    return path
+    except (OSError, RuntimeError):  # RuntimeError: a loop, up to Python 3.12
+        return link
+    return path if path.is_relative_to(boundary) else link
+
+
+def _insecure(name: str, link: Path) -> CheckpointError:
+    if not link.exists():
+        return CheckpointError(f"{name}: is a symbolic link to nothing")
+    return CheckpointError(
+        f"{name}: insecure path: a symbolic link that leads out of the folder; copy the files together"
+    )
