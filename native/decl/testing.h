@@ -9,6 +9,10 @@ int olm_test_greedy(olm_model *model, const int32_t *tokens, size_t n_tokens, in
  * `*out` is owned by the caller. */
 int olm_test_logits(olm_model *model, const int32_t *tokens, size_t n_tokens, int n_threads, float **out, size_t *n_out);
 
+/* llama_model_quantize itself, from file to file. JSON: {"in", "out", "ftype", "pure", "keep_output", "allow_requantize", "output_type",
+ * "embedding_type" (-1: not said), "overrides": [{"pattern", "type"}], "imatrix": {tensor: [numbers]}}. */
+int olm_test_quantize(const char *json);
+
 /* Run chunks of bytes through the text stage. JSON: {"stop": ["…"], "chunks": ["hex…"]};
  * out: {"pieces": ["…"], "stopped": bool, "stop": its place in the list or -1}. */
 int olm_test_text(const char *json, char **out);

@@ -132,6 +132,10 @@ int olm_quantize_types(const char * json, char ** out) {
         } catch (const std::regex_error & error) {
             throw olm::Error(OLM_E_INVALID_ARGUMENT,
                              std::string("an override's pattern is no regular expression: ") + error.what());
+        } catch (const olm::Error &) {
+            throw;
+        } catch (const std::runtime_error & error) {
+            throw olm::Error(OLM_E_INVALID_ARGUMENT, error.what());  // rows that no type of the recipe fits
         }
     });
 }

@@ -3,6 +3,7 @@
 
 #include "engine.hpp"
 #include "errors.hpp"
+#include "log.hpp"
 #include "plan.hpp"
 
 namespace {
@@ -74,7 +75,54 @@ std::vector<float> logits_after(const olm::Model & model, std::vector<llama_toke
     return {row, row + model.n_vocab()};
 }
 
+ggml_type type_or_none(const olm::Args & args, const char * key) {
+    const int64_t number = args.integer(key, -1, -1, GGML_TYPE_COUNT);
+    return number < 0 ? GGML_TYPE_COUNT : static_cast<ggml_type>(number);
+}
+
+void quantize(const olm::Args & args) {
+    std::vector<std::string>                 names;
+    std::vector<llama_model_tensor_override> overrides;
+    std::vector<llama_model_imatrix_data>    imatrix;
+    std::vector<std::vector<float>>          weights;
+    const common_json                        wanted = args.array("overrides"), given = args.object("imatrix");
+    names.reserve(wanted.size() + given.size());  // pointers to them are handed on
+    weights.reserve(given.size());
+    for (const common_json & item : wanted) {
+        const olm::Args entry(item);
+        names.push_back(entry.text("pattern"));
+        overrides.push_back({names.back().c_str(), type_or_none(entry, "type")});
+    }
+    for (auto it = given.begin(); it != given.end(); ++it) {
+        names.push_back(it.key());
+        weights.push_back(it.value().get<std::vector<float>>());
+        imatrix.push_back({names.back().c_str(), weights.back().data(), weights.back().size()});
+    }
+    overrides.push_back({nullptr, GGML_TYPE_COUNT});
+    imatrix.push_back({nullptr, nullptr, 0});
+    llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.nthread                     = 1;
+    params.ftype                       = static_cast<llama_ftype>(args.integer("ftype", 0, 0, LLAMA_FTYPE_GUESSED));
+    params.output_tensor_type          = type_or_none(args, "output_type");
+    params.token_embedding_type        = type_or_none(args, "embedding_type");
+    params.quantize_output_tensor      = !args.flag("keep_output", false);
+    params.pure                        = args.flag("pure", false);
+    params.allow_requantize            = args.flag("allow_requantize", false);
+    params.tt_overrides                = wanted.empty() ? nullptr : overrides.data();
+    params.imatrix                     = given.empty() ? nullptr : imatrix.data();
+    const std::string in = args.text("in"), out = args.text("out");
+    olm::install_log_sink();
+    const uint64_t mark = olm::log_mark();
+    if (llama_model_quantize(in.c_str(), out.c_str(), &params) != 0) {
+        throw olm::Error(OLM_E_MODEL_LOAD, olm::errors_since(mark, "llama_model_quantize failed"));
+    }
+}
+
 }  // namespace
+
+int olm_test_quantize(const char * json) {
+    return olm::guard([&] { quantize(olm::Args(json)); });
+}
 
 int olm_test_logits(olm_model * model, const int32_t * tokens, size_t n_tokens, int n_threads, float ** out,
                     size_t * n_out) {

@@ -59,6 +59,12 @@ class Metadata:
         self._pairs: dict[str, Pair] = {}
         self.text("general.architecture", architecture)
 
+    def copy(self) -> Metadata:
+        """The same pairs, to be changed alone."""
+        other = Metadata(self.architecture)
+        other._pairs = dict(self._pairs)
+        return other
+
     def key(self, name: str) -> str:
         """The whole key."""
         return self.architecture + name if name.startswith(".") else name

@@ -243,9 +243,10 @@ class _Run:
 
     def work(self) -> None:
         """Convert chunks until there are none; the first failure of any thread stops all."""
+        memory = np.empty(_CHUNK * 4, dtype=np.uint8)
         try:
             while (chunk := self._take()) is not None:
-                _write_at(self.fd, _converted(chunk, self.imatrix, self.cancel), chunk.offset)
+                _write_at(self.fd, self._converted(chunk, memory), chunk.offset)
                 self._done(chunk)
         except BaseException as exc:  # handed to the thread that waits
             with self.changed:
@@ -255,6 +256,12 @@ class _Run:
             with self.changed:
                 self.n_running -= 1
                 self.changed.notify_all()
+
+    def _converted(self, chunk: _Chunk, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            return _convert(chunk, self.imatrix, self.cancel, memory)
+        except CheckpointError as exc:
+            raise CheckpointError(f"tensor {chunk.placed.tensor.name!r}: {exc}") from exc
 
     def _take(self) -> _Chunk | None:
         with self.changed:
@@ -300,18 +307,11 @@ def _run_threads(run: _Run, n_threads: int, progress: Report | None) -> None:
         raise run.failure
 
 
-def _converted(chunk: _Chunk, imatrix: Imatrix, cancel: CancelFlag) -> NDArray[np.uint8]:
-    """The bytes of a chunk as they stand in the file."""
-    tensor = chunk.placed.tensor
-    try:
-        return _convert(chunk, tensor, imatrix, cancel)
-    except CheckpointError as exc:
-        raise CheckpointError(f"tensor {tensor.name!r}: {exc}") from exc
-
-
 def _convert(
-    chunk: _Chunk, tensor: OutTensor, imatrix: Imatrix, cancel: CancelFlag
+    chunk: _Chunk, imatrix: Imatrix, cancel: CancelFlag, memory: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
+    """The bytes of a chunk as they stand in the file, perhaps in `memory`."""
+    tensor = chunk.placed.tensor
     rows, length = tensor.reader.read(chunk.start, chunk.stop), chunk.placed.length
     dtype, wanted = tensor.reader.dtype, tensor.type_name
     if dtype in DTYPES and dtype not in _DIRECT:
@@ -320,15 +320,17 @@ def _convert(
         return np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
     if dtype in ("I32", "I64") or wanted in ("I8", "I16", "I32", "I64"):
         raise CheckpointError(f"{dtype} cannot become {wanted}")
-    pieces, n_bad = [], 0
+    n_bad, at = 0, 0
     for start, stop, weights in _by_matrix(chunk, tensor, imatrix):
         part = rows[start - chunk.start : stop - chunk.start]
-        out, bad = convert_rows(part, dtype, wanted, length, imatrix=weights, cancel=cancel)
-        pieces.append(out)
+        out, bad = convert_rows(
+            part, dtype, wanted, length, imatrix=weights, cancel=cancel, memory=memory[at:]
+        )
         n_bad += bad
+        at += out.nbytes
     if n_bad:
         raise CheckpointError(_not_finite(n_bad, rows, dtype, wanted, length))
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return out.reshape(-1) if at == out.nbytes else memory[:at]
 
 
 def _by_matrix(

@@ -57,6 +57,7 @@ def convert_rows(
     *,
     imatrix: NDArray[np.float32] | None = None,
     cancel: CancelFlag | None = None,
+    memory: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], int]:
     """Convert rows from one ggml type into another. Any thread; runs without Python's lock.
 
@@ -64,9 +65,10 @@ def convert_rows(
         rows: as they lie in memory, one after another, in `from_type`.
         n_per_row: elements of a row.
         imatrix: importance of each element of a row, [n_per_row].
+        memory: flat, to write into; used where it is large enough, so that a loop need not ask for new pages each time.
 
     Returns:
-        Bytes, [n_rows, bytes of a row]; and how many elements were NaN or infinite, before or after.
+        Bytes, [n_rows, bytes of a row], perhaps a view of `memory`; and how many elements were NaN or infinite, before or after.
 
     Raises:
         InvalidArgument: a type that cannot be read or written, or rows that do not divide into its blocks.
@@ -77,7 +79,12 @@ def convert_rows(
     if n_per_row % before.block or n_per_row % after.block:
         raise CheckpointError(f"rows of {n_per_row} do not divide into blocks of {to_type}")
     n_rows = source.nbytes // (n_per_row // before.block * before.size_bytes)
-    out = np.empty((n_rows, n_per_row // after.block * after.size_bytes), dtype=np.uint8)
+    shape = (n_rows, n_per_row // after.block * after.size_bytes)
+    n_bytes = shape[0] * shape[1]
+    if memory is not None and memory.nbytes >= n_bytes:
+        out = memory[:n_bytes].reshape(shape)
+    else:
+        out = np.empty(shape, dtype=np.uint8)
     n_bad = new_int("int64_t *")
     weights = None if imatrix is None else np.ascontiguousarray(imatrix, dtype=np.float32)
     # The arrays are held in locals, so their memory stays until the call returns.
