@@ -122,7 +122,7 @@ def maintain(
     with disk_errors("tidy the model store"):
         _rename_colons(blobs.folder)
         removed = _sweep_temps(blobs.folder) + _sweep_temps(manifests.folder, deep=True)
-        removed += _sweep_temps(blobs.folder.parent)
+        removed += _sweep_temps(blobs.folder.parent) + _sweep_temps(blobs.links.folder)
         if prune:
             removed += _sweep_blobs(blobs.folder, catalog, now_s)
             manifests.remove_empty_folders()
