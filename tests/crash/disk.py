@@ -1,7 +1,7 @@
 """A file system in memory, rebuilt from a journal, that knows what is on the disk for sure and what is only in its caches.
 
 What POSIX promises and no more: bytes are safe when the file was synced after they were written, names when their folder
-was. `after_power_cut` makes one of the trees that a power cut may leave. Links and permissions are not modelled.
+was. `after_power_cut` makes one of the trees that a power cut may leave. Permissions and times are not modelled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from crash.journal import Kind, Record
 
 __all__ = ["Disk", "Tree", "read_tree", "write_tree"]
 
-Tree = dict[str, bytes | None]
-"""Relative path to content; None for a folder."""
+Tree = dict[str, bytes | str | None]
+"""Relative path to content; None for a folder, text for where a symlink leads."""
 _PAGE: Final = 4096
 
 
@@ -31,9 +31,12 @@ def read_tree(root: Path) -> Tree:
             tree[os.path.relpath(os.path.join(folder, name), root)] = None
         for name in files:
             path = os.path.join(folder, name)
-            with open(path, "rb") as file:
-                tree[os.path.relpath(path, root)] = file.read()
+            tree[os.path.relpath(path, root)] = _content(path)
     return tree
+
+
+def _content(path: str) -> bytes | str:
+    return os.readlink(path) if os.path.islink(path) else Path(path).read_bytes()
 
 
 def write_tree(root: Path, tree: Tree) -> None:
@@ -45,7 +48,10 @@ def write_tree(root: Path, tree: Tree) -> None:
             target.mkdir(parents=True, exist_ok=True)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+            if isinstance(data, str):
+                target.symlink_to(data)
+            else:
+                target.write_bytes(data)
 
 
 @attrs.define
@@ -119,15 +125,31 @@ def _pages(change: _Change) -> Iterator[_Change]:
 
 
 @attrs.define(eq=False)
+class _Symlink:
+    """Where it leads is safe with its name."""
+
+    target: str
+
+
+@attrs.define(eq=False)
 class _Folder:
-    entries: dict[str, _File | _Folder] = attrs.field(factory=dict)
+    entries: dict[str, _Item] = attrs.field(factory=dict)
+
+
+_Item = _File | _Folder | _Symlink
+
+
+def _item(content: bytes | str) -> _Item:
+    if isinstance(content, str):
+        return _Symlink(content)
+    return _File(bytearray(content), bytearray(content))
 
 
 @attrs.define
 class _Naming:
     """A change of names, whole or not at all: (folder, name, what it stands for then)."""
 
-    entries: list[tuple[_Folder, str, _File | _Folder | None]]
+    entries: list[tuple[_Folder, str, _Item | None]]
     is_safe: bool = False
 
 
@@ -138,20 +160,16 @@ class Disk:
         """Take a folder as it is, all of it safe."""
         self._root = str(root)
         self._top = _Folder()
-        self._by_inode: dict[int, _File | _Folder] = {os.stat(root).st_ino: self._top}
+        self._by_inode: dict[int, _Item] = {os.stat(root).st_ino: self._top}
         self._namings: list[_Naming] = []
         self._n_ordered = 0
-        self._first: dict[_Folder, dict[str, _File | _Folder]] = {}
+        self._first: dict[_Folder, dict[str, _Item]] = {}
         for folder, folders, files in os.walk(root):
             entries = self._folder(folder).entries
             for name in folders + files:
                 path = os.path.join(folder, name)
-                if name in folders:
-                    entries[name] = _Folder()
-                else:
-                    data = Path(path).read_bytes()
-                    entries[name] = _File(bytearray(data), bytearray(data))
-                self._by_inode[os.stat(path).st_ino] = entries[name]
+                entries[name] = _Folder() if name in folders else _item(_content(path))
+                self._by_inode[os.lstat(path).st_ino] = entries[name]
         self._remember(self._top)
 
     def _remember(self, folder: _Folder) -> None:
@@ -198,10 +216,12 @@ class Disk:
             case Kind.LINK:
                 old = self._place(record.first)
                 self._name([(*self._place(record.second), old[0].entries[old[1]])])
+            case Kind.SYMLINK:
+                self._name([(*self._place(record.first), _Symlink(record.second))])
             case Kind.NOTE | Kind.FAULT:
                 pass
 
-    def _add(self, record: Record, item: _File | _Folder) -> None:
+    def _add(self, record: Record, item: _Item) -> None:
         self._by_inode[record.inode] = item
         self._name([(*self._place(record.first), item)])
 
@@ -210,7 +230,7 @@ class Disk:
         assert isinstance(item, _File), record
         return item
 
-    def _name(self, entries: list[tuple[_Folder, str, _File | _Folder | None]]) -> None:
+    def _name(self, entries: list[tuple[_Folder, str, _Item | None]]) -> None:
         _set(entries)
         self._namings.append(_Naming(entries))
 
@@ -258,7 +278,7 @@ class Disk:
         return _tree(self._top, left, lambda file: file.after_cut(dice))
 
 
-def _set(entries: list[tuple[_Folder, str, _File | _Folder | None]]) -> None:
+def _set(entries: list[tuple[_Folder, str, _Item | None]]) -> None:
     for folder, name, item in entries:
         if item is None:
             del folder.entries[name]
@@ -268,7 +288,7 @@ def _set(entries: list[tuple[_Folder, str, _File | _Folder | None]]) -> None:
 
 def _tree(
     top: _Folder,
-    left: dict[_Folder, dict[str, _File | _Folder]],
+    left: dict[_Folder, dict[str, _Item]],
     content: Callable[[_File], bytes],
 ) -> Tree:
     tree: Tree = {}
@@ -281,5 +301,5 @@ def _tree(
                 tree[path] = None
                 waiting.append((f"{path}/", item))
             else:
-                tree[path] = content(item)
+                tree[path] = item.target if isinstance(item, _Symlink) else content(item)
     return tree

@@ -28,6 +28,7 @@ class Kind(IntEnum):
     LINK = 9
     NOTE = 10
     FAULT = 11
+    SYMLINK = 12
 
 
 @attrs.frozen
@@ -35,7 +36,7 @@ class Record:
     """One change, note or fault.
 
     Attributes:
-        first, second: paths; a note's text; a fault's call and path.
+        first, second: paths; a note's text; a fault's call and path; a symlink and where it leads.
         inode: of the file or folder.
         offset: where bytes went; the new size of TRUNCATE.
         error: of FAULT and of a SYNC that failed; else 0.

@@ -14,7 +14,7 @@ import attrs
 __all__ = ["Ledger", "Operation"]
 
 Kind = Literal[
-    "pull", "create", "upload", "copy", "delete", "export", "import", "list", "restart"
+    "pull", "push", "create", "link", "upload", "copy", "delete", "export", "import", "check", "list", "restart"
 ]  # fmt: skip
 
 
@@ -26,9 +26,10 @@ class Operation:
         number: its own within a seed.
         models: names that it makes, changes or removes; those that `export` writes.
         marks: what `models` stand for when it is done.
-        source: what `copy` and `create` start from.
-        path: of an archive; of one to be written, from where the store is.
+        source: what `copy`, `create` and `push` start from; a push copies it under the registry's name first.
+        path: of an archive or a linked file; of an archive to be written, from where the store is.
         is_beside: begun together with the one before.
+        seed: for random bytes.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Operation:
     path: Path = Path()
     is_stream: bool = False
     is_beside: bool = False
+    seed: int = 0
 
     @property
     def needs(self) -> Sequence[str]:
@@ -100,9 +102,9 @@ class Ledger:
         match operation.kind:
             case "delete":
                 return {name: {None} for name in operation.models}
-            case "copy":
+            case "copy" | "push":
                 return {operation.models[0]: set(self.of(operation.source))}
-            case "export" | "list" | "restart":
+            case "export" | "check" | "list" | "restart":
                 return {}
             case _:
                 return {

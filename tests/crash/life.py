@@ -17,33 +17,38 @@ from crash.ledger import Operation
 from crash.script import Fault, Life
 from crash.shim import Shim
 from crash.world import open_shop, upload, weights
-from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress, PullRequest
+from olm.actors.jobs_client import (
+    CheckRequest,
+    ExportRequest,
+    Finding,
+    ImportRequest,
+    Progress,
+    PullRequest,
+    PushRequest,
+)
 from olm.errors import OlmError, first_error
 from store.conftest import Shop
 
-__all__ = ["live", "perform"]
+__all__ = ["BROKEN", "live", "perform"]
 
 _OPERATION_S = 30.0
+BROKEN = ("damaged", "missing", "manifest", "link")
+"""What `olm doctor` must never find."""
 
 
 async def _do(shop: Shop, base: Path, operation: Operation) -> list[Progress]:
-    """Do it. Raises OlmError."""
+    """Do it; gives the progress of a pull. Raises OlmError."""
     match operation.kind:
         case "pull":
-            request = PullRequest(operation.models[0], insecure=True)
-            async with shop.jobs.pull(request) as steps:
+            async with shop.jobs.pull(PullRequest(operation.models[0], insecure=True)) as steps:
                 return [step async for step in steps]
-        case "create":
-            await shop.store.get(operation.source)  # else it would be asked of a registry
-            await shop.create(
-                model=operation.models[0],
-                from_=operation.source,
-                system=operation.marks[0],
-                parameters={"temperature": operation.number / 10},
-            )
-        case "upload":
-            data = weights(100 + operation.number, operation.number * 97_003 % 1_200_000)
-            await upload(shop, operation.models[0], data, operation.marks[0])
+        case "create" | "link" | "upload":
+            await _make(shop, operation)
+        case "push":
+            await shop.store.copy(operation.source, operation.models[0])
+            async with shop.jobs.push(PushRequest(operation.models[0], insecure=True)) as steps:
+                async for _ in steps:
+                    pass
         case "copy":
             await shop.store.copy(operation.source, operation.models[0])
         case "delete":
@@ -52,11 +57,25 @@ async def _do(shop: Shop, base: Path, operation: Operation) -> list[Progress]:
             await _export(shop, base / operation.path, operation.models)
         case "import":
             await _import(shop, operation)
+        case "check":
+            await _check(shop)
         case "list":
             await shop.store.list()
-            if operation.source:
-                await shop.store.show(operation.source)
+            await shop.store.show(operation.source)
     return []
+
+
+async def _make(shop: Shop, operation: Operation) -> None:
+    name, mark = operation.models[0], operation.marks[0]
+    if operation.kind == "create":
+        await shop.store.get(operation.source)  # else it would be asked of a registry
+        options = {"temperature": operation.number / 10}
+        await shop.create(model=name, from_=operation.source, system=mark, parameters=options)
+    elif operation.kind == "link":
+        await shop.create(model=name, links={"model.gguf": str(operation.path)}, system=mark)
+    else:
+        data = weights(operation.seed, operation.seed % 1_200_000)
+        await upload(shop, name, data, mark)
 
 
 async def _export(shop: Shop, path: Path, models: Sequence[str]) -> None:
@@ -89,6 +108,14 @@ async def _import(shop: Shop, operation: Operation) -> None:
     async with shop.jobs.import_(request) as steps:
         async for _ in steps:
             pass
+
+
+async def _check(shop: Shop) -> None:
+    """Repair what is broken: nothing may be."""
+    async with shop.jobs.check(CheckRequest(repair=True)) as found:
+        async for item in found:
+            if isinstance(item, Finding) and item.kind in BROKEN:
+                raise AssertionError(f"found broken: {item}")
 
 
 async def perform(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,16 +15,18 @@ from crash.ledger import Kind, Operation
 from crash.shim import Moment
 from crash.world import IMPORTED, PULLED, World, local
 
-__all__ = ["FAULTS", "Fault", "Life", "Script", "make_script"]
+__all__ = ["FAULTS", "Fault", "Life", "Script", "first_life", "make_script"]
 
 FaultName = Literal["kill", "short", "eio", "enospc", "full", "none"]
 FAULTS: Final[tuple[FaultName, ...]] = ("kill", "short", "eio", "enospc", "full", "none")
 _FAULT_WEIGHTS: Final = (8, 3, 4, 3, 4, 2)
 _KINDS: Final[dict[Kind, int]] = {
-    "pull": 6, "create": 4, "upload": 4, "copy": 4, "delete": 5, "export": 3, "import": 6, "list": 1, "restart": 2,
+    "pull": 6, "push": 3, "create": 4, "link": 2, "upload": 4, "copy": 4, "delete": 5, "export": 3, "import": 6,
+    "check": 2, "list": 1, "restart": 2,
 }  # fmt: skip
 _TYPICAL_STEPS: Final[dict[Kind, int]] = {
-    "pull": 45, "create": 20, "upload": 24, "copy": 8, "delete": 12, "export": 12, "import": 28, "list": 3, "restart": 12,
+    "pull": 45, "push": 30, "create": 20, "link": 24, "upload": 24, "copy": 8, "delete": 12, "export": 12, "import": 28,
+    "check": 3, "list": 3, "restart": 12,
 }  # fmt: skip
 """How many changes of the file system an operation makes, more or less; a fault falls on one of them."""
 _LOCAL: Final = ("one", "two", "three", "four", "x")
@@ -107,17 +110,28 @@ def make_script(seed: int, world: World) -> Script:
     """Write the script of a seed."""
     dice = random.Random(seed)
     start = dice.choice(world.starts)
-    author = _Author(dice, world)
+    author = _Author(seed, dice, world)
     if start.name != "nothing":
         author.names |= {*map(local, ("one", "two")), *map(world.remote, "ab")}
     lives = tuple(author.life() for _ in range(dice.choice((1, 1, 1, 2, 3))))
     return Script(seed, start, lives)
 
 
+def first_life(world: World) -> Life:
+    """One of every operation, and nothing goes wrong: for a store that is full."""
+    author = _Author(0, random.Random(0), world)
+    kinds: list[Kind] = ["restart", *(kind for kind in _KINDS if kind != "restart")]
+    fault = Fault(name="none", at=0, step=1, moment="before")
+    return Life(
+        [author.operation(kind) for kind in kinds], fault, tries_again=False, ends_well=True
+    )
+
+
 class _Author:
     """Writes operations that make sense one after the other, as far as nothing goes wrong."""
 
-    def __init__(self, dice: random.Random, world: World) -> None:
+    def __init__(self, seed: int, dice: random.Random, world: World) -> None:
+        self._seed = seed
         self._dice = dice
         self._world = world
         self._number = 0
@@ -125,11 +139,11 @@ class _Author:
 
     def life(self) -> Life:
         dice = self._dice
-        operations = [self._operation("restart")]
+        operations = [self.operation("restart")]
         for _ in range(dice.randint(1, 5)):
-            operations.append(self._operation())
+            operations.append(self.operation())
             if dice.random() < 0.25:
-                beside = self._operation()
+                beside = self.operation()
                 # A base that goes meanwhile would be asked of a registry.
                 is_fine = beside.kind != "restart" and not {*beside.needs} & {
                     *operations[-1].models
@@ -159,43 +173,59 @@ class _Author:
             seed=dice.getrandbits(40) | 1,
         )
 
-    def _operation(self, kind: Kind | None = None) -> Operation:
+    def operation(self, kind: Kind | None = None) -> Operation:
+        """The next one; of a kind of chance's choosing."""
         dice = self._dice
         self._number += 1
         if kind is None:
             (kind,) = dice.choices(list(_KINDS), list(_KINDS.values()))
         known = sorted(self.names)
-        if kind in ("create", "copy", "delete", "export") and not known:
+        if kind in ("push", "create", "copy", "delete", "export", "list") and not known:
             kind = "pull"
-        target, source = local(dice.choice(_LOCAL)), dice.choice(known) if known else ""
-        made = Operation(number=self._number, kind=kind)
-        mark = f"made {self._number}"
-        match kind:
-            case "pull":
-                name = dice.choice(PULLED)
-                made = attrs.evolve(made, models=(self._world.remote(name),), marks=(name,))
-            case "create":
-                made = attrs.evolve(made, models=(target,), marks=(mark,), source=source)
-            case "upload":
-                made = attrs.evolve(made, models=(target,), marks=(mark,))
-            case "copy":
-                made = attrs.evolve(made, models=(target,), source=source)
-            case "delete":
-                made = attrs.evolve(made, models=(source,))
-            case "export":
-                several = tuple(dice.sample(known, dice.randint(1, min(3, len(known)))))
-                path = Path("out") / f"{self._number}{dice.choice(_FORMS)}"
-                made = attrs.evolve(made, models=several, path=path)
-            case "import":
-                made = attrs.evolve(
-                    made,
-                    models=tuple(map(local, IMPORTED)),
-                    marks=IMPORTED,
-                    path=dice.choice(self._world.archives),
-                    is_stream=dice.random() < 0.4,
-                )
+        made = self._made(kind, known)
         if kind == "delete":
             self.names -= set(made.models)
         elif kind != "export":
             self.names |= set(made.models)
         return made
+
+    def _made(self, kind: Kind, known: Sequence[str]) -> Operation:
+        dice = self._dice
+        target, source = local(dice.choice(_LOCAL)), dice.choice(known) if known else ""
+        new = partial(Operation, number=self._number, kind=kind, seed=dice.getrandbits(32))
+        mark = f"made {self._number}"
+        match kind:
+            case "pull":
+                name = dice.choice(PULLED)
+                return new(models=(self._world.remote(name),), marks=(name,))
+            case "push":
+                name = self._world.remote(f"p{self._seed}-{self._number}")
+                return new(models=(name,), source=source)
+            case "create":
+                return new(models=(target,), marks=(mark,), source=source)
+            case "link":
+                return new(models=(target,), marks=(mark,), path=self._world.linked)
+            case "upload":
+                return new(models=(target,), marks=(mark,))
+            case "copy":
+                return new(models=(target,), source=source)
+            case "delete":
+                return new(models=(source,))
+            case "list":
+                return new(source=source)
+            case "export" | "import":
+                return self._archive(new, known)
+            case "check" | "restart":
+                return new()
+
+    def _archive(self, new: Callable[..., Operation], known: Sequence[str]) -> Operation:
+        dice = self._dice
+        if new(models=()).kind == "export":
+            several = tuple(dice.sample(known, dice.randint(1, min(3, len(known)))))
+            return new(models=several, path=Path("out") / f"{self._number}{dice.choice(_FORMS)}")
+        return new(
+            models=tuple(map(local, IMPORTED)),
+            marks=IMPORTED,
+            path=dice.choice(self._world.archives),
+            is_stream=dice.random() < 0.4,
+        )

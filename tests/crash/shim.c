@@ -27,7 +27,7 @@
 #define MOST_BYTES (1 << 20) /* of one write; more is a short write, which is allowed always */
 
 /* The kinds of records; journal.py has the same. */
-enum { CREATE = 1, WRITE, TRUNCATE, SYNC, MAKE_DIR, REMOVE_DIR, UNLINK, RENAME, LINK, NOTE, FAULT };
+enum { CREATE = 1, WRITE, TRUNCATE, SYNC, MAKE_DIR, REMOVE_DIR, UNLINK, RENAME, LINK, NOTE, FAULT, SYMLINK };
 
 struct record { /* little endian, no padding: 8 + 3 * 8 + 2 * 4 bytes */
     uint16_t kind, first_len, second_len, unused;
@@ -415,6 +415,22 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
 }
 
 int link(const char *from, const char *to) { return linkat(AT_FDCWD, from, AT_FDCWD, to, 0); }
+
+int symlinkat(const char *to, int dirfd, const char *name) {
+    char path[PATH_MAX];
+    if (!watches(dirfd, name, path)) return syscall(SYS_symlinkat, to, dirfd, name);
+    pthread_mutex_lock(&mutex);
+    int result = -1;
+    if (decide("symlink", path, NULL, 1) == GO) {
+        result = syscall(SYS_symlinkat, to, dirfd, name);
+        if (!result) put((struct record){.kind = SYMLINK}, path, to, NULL);
+        done();
+    }
+    pthread_mutex_unlock(&mutex);
+    return result;
+}
+
+int symlink(const char *to, const char *name) { return symlinkat(to, AT_FDCWD, name); }
 
 int statvfs64(const char *name, struct statvfs64 *out) {
     int (*real)(const char *, struct statvfs64 *) = dlsym(RTLD_NEXT, "statvfs64");

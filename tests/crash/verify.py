@@ -9,15 +9,18 @@ import os
 import re
 import tarfile
 import traceback
+import urllib.request
 from pathlib import Path
 from typing import Final
 
+import trio
 import zstandard
 
 from crash.disk import read_tree
 from crash.ledger import Ledger, Operation
-from crash.life import perform
+from crash.life import BROKEN, perform
 from crash.world import marks, open_shop
+from olm.actors.jobs_client import CheckRequest, Finding
 from store.conftest import Shop
 
 __all__ = ["verify"]
@@ -45,6 +48,9 @@ class _Check:
         for operation in (*self._ledger.done, *self._ledger.pending.values()):
             if operation.kind == "export":
                 self._archive(operation, must_be=operation.number not in self._ledger.pending)
+        for operation in self._ledger.done:
+            if operation.kind == "push":
+                self._pushed(operation)
         vouched = self._vouched()
         async with open_shop(self._root) as shop:
             self._ledger.opened()
@@ -58,7 +64,7 @@ class _Check:
         self._look("in the end")
         self._temps("in the end")
         async with open_shop(self._root) as shop:
-            await shop.store.list()
+            await self._doctor(shop)
         self._look("opened again")
         return self._wrong
 
@@ -121,6 +127,29 @@ class _Check:
                 )
         if steps is not None and operation.kind == "export":
             self._archive(operation, must_be=True)
+        if steps is not None and operation.kind == "push":
+            await trio.to_thread.run_sync(self._pushed, operation)
+
+    async def _doctor(self, shop: Shop) -> None:
+        """olm's own check has to come to the same end."""
+        async with shop.jobs.check(CheckRequest()) as found:
+            async for item in found:
+                if isinstance(item, Finding) and item.kind in BROKEN:
+                    self._wrong.append(f"olm doctor finds {item}")
+
+    def _pushed(self, operation: Operation) -> None:
+        """What was told to be pushed is there whole, asked for with nothing of olm."""
+        name = operation.models[0]
+        host, namespace, model = name.removesuffix(":latest").split("/")
+        url = f"http://{host}/v2/{namespace}/{model}"
+        try:
+            manifest = json.loads(_fetched(f"{url}/manifests/latest"))
+            for layer in (manifest["config"], *manifest["layers"]):
+                data = _fetched(f"{url}/blobs/{layer['digest']}")
+                if f"sha256:{hashlib.sha256(data).hexdigest()}" != layer["digest"]:
+                    self._wrong.append(f"{name} was pushed with another {layer['digest']}")
+        except OSError as exc:
+            self._wrong.append(f"{name} was pushed and is not whole there: {exc}")
 
     def _archive(self, operation: Operation, *, must_be: bool) -> None:
         path = self._base / operation.path
@@ -131,6 +160,12 @@ class _Check:
         problem = _archive_problem(path)
         if problem:
             self._wrong.append(f"{operation}: {path.name} is visible, and {problem}")
+
+
+def _fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url) as answer:
+        data: bytes = answer.read()
+        return data
 
 
 def _archive_problem(path: Path) -> str:
@@ -156,7 +191,7 @@ def _member(digest: str) -> str:
 
 def _members(path: Path) -> dict[str, bytes]:
     if path.is_dir():
-        return {name: data for name, data in read_tree(path).items() if data is not None}
+        return {name: data for name, data in read_tree(path).items() if isinstance(data, bytes)}
     data = path.read_bytes()
     if path.suffix == ".zst":
         data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()

@@ -79,6 +79,11 @@ class World:
         return sorted((self.folder / "stores").iterdir())
 
     @property
+    def linked(self) -> Path:
+        """A GGUF file that models run in place."""
+        return self.folder / "linked.gguf"
+
+    @property
     def archives(self) -> list[Path]:
         """All archives: each has the models x and y."""
         return sorted(self.folder.glob("x*"))
@@ -149,6 +154,7 @@ def open_world(folder: Path) -> Iterator[World]:
         world = World(port, folder)
         stores = folder / "stores"
         (stores / "nothing/home").mkdir(parents=True)
+        world.linked.write_bytes(weights(7, 300_000))
         run_forked(partial(_make_archives, folder))
         run_forked(partial(_make_full, world, stores / "full/home/models"))
         shutil.copytree(stores / "full", stores / "littered")
@@ -220,6 +226,11 @@ def marks(tree: Tree) -> tuple[Mapping[str, str | None], list[str]]:
     """
     found: dict[str, str | None] = {}
     wrong: list[str] = []
+    # Of a link into the world the file counts that it leads to.
+    tree = {
+        path: Path(data).read_bytes() if isinstance(data, str) else data
+        for path, data in tree.items()
+    }
     for path, data in tree.items():
         if data is None or "/.olm-tmp-" in f"/{path}":
             continue
@@ -242,7 +253,7 @@ def _is_whole(path: str, data: bytes) -> bool:
     return path == f"blobs/sha256-{hashlib.sha256(data).hexdigest()}"
 
 
-def _mark(tree: Tree, data: bytes) -> tuple[str, list[str]]:
+def _mark(tree: Mapping[str, bytes | None], data: bytes) -> tuple[str, list[str]]:
     try:
         manifest = json.loads(data)
         layers = [manifest["config"], *manifest["layers"]]
