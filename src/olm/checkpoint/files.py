@@ -26,7 +26,7 @@ class Files:
     """What there is to read.
 
     Attributes:
-        folder: what messages and labels begin with.
+        folder: where it is, or is said to be.
         paths: where the file of each relative name is, `1_Pooling/config.json`. The paths are trusted: see the makers.
     """
 
@@ -40,7 +40,7 @@ class Files:
             raise CheckpointError(f"{name}: is missing")
         if path.is_symlink():  # one that was followed is not in the list: see `_list`
             raise _insecure(name, path)
-        return open_regular(path, self.folder / name)
+        return open_regular(path, name)
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
         """Read a whole file; None when it is not there.

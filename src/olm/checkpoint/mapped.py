@@ -135,9 +135,10 @@ class MappedFile:
         Raises:
             CheckpointError: the file has become shorter.
         """
-        mapped = self._map
-        if not count or mapped is None:
+        if not count:
             return np.empty(0, DTYPES[dtype])
+        mapped = self._map
+        assert mapped is not None, "tensors are not read after their checkpoint is closed"
         if os.fstat(self._fd).st_size < self.size_bytes:
             raise CheckpointError(f"{self.name}: has become shorter while it was read")
         self._residency.note(mapped, touched)
@@ -148,7 +149,7 @@ class MappedFile:
         return view if view.flags.aligned else view.copy()
 
 
-def open_regular(path: Path, label: Path) -> int:
+def open_regular(path: Path, name: str) -> int:
     """Open a file to read, and only a file: no symbolic link in its last place, no FIFO, device or folder.
 
     Raises:
@@ -158,10 +159,10 @@ def open_regular(path: Path, label: Path) -> int:
         # O_NONBLOCK: a FIFO must not hang us before fstat can tell what it is.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as exc:
-        raise CheckpointError(f"{label.name}: cannot be opened: {exc.strerror}") from exc
+        raise CheckpointError(f"{name}: cannot be opened: {exc.strerror}") from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise CheckpointError(f"{label.name}: is not a regular file")
+        raise CheckpointError(f"{name}: is not a regular file")
     return fd
 
 
