@@ -261,12 +261,12 @@ def assert_whole(blobs: BlobStore, digest: Digest) -> None:
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=100,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine = pytest.mark.slow(StoreMachine.TestCase)
 
 
 # -- the actors themselves -------------------------------------------------------------------------------------------
