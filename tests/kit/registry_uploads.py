@@ -62,7 +62,7 @@ class UploadDesk:
         if request.method == "GET":
             self.asked.append(key)
             return await send(stream, 204, b"", {**where, **_range(data)})
-        if request.method == "PATCH" and self.detours:
+        if request.method == "PATCH" and self.detours and "x-redirect-uploads" in request.headers:
             await request.body()
             self.spans.append(request.headers["content-range"])
             target = {
