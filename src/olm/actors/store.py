@@ -6,6 +6,7 @@ pass through the mailbox: they stream to disk in threads of their own and only t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,12 +25,12 @@ from olm.actors.client import (
 )
 from olm.actors.runtime import Actor, Address, ChildSpec, Message, handles
 from olm.actors.uploads import Upload
-from olm.errors import ModelNotFound
+from olm.errors import ModelNotFound, StoreError
 from olm.gguf import Header, ModelFacts, kv_json, read_header
 from olm.store.blobs import BlobStore
 from olm.store.catalog import Entry
 from olm.store.create_plan import Base
-from olm.store.disk import disk_errors
+from olm.store.disk import disk_errors, is_unwritable
 from olm.store.library import Library
 from olm.store.manifests import PARAMS, ImageConfig
 from olm.store.mend import mend
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+_log = logging.getLogger(__name__)
 
 _MAX_UPLOADS = 4  # threads that hash and write; more would only fight over the disk
 _STOP_S = 10.0
@@ -172,18 +174,25 @@ class StoreActor(Actor):
         self._limiter = trio.CapacityLimiter(1)
 
     async def start(self) -> None:
-        """Open and lock the store. Raises StoreLocked, DiskFull, StoreError."""
+        """Open and lock the store; one that may only be read is opened for that. Raises StoreLocked, DiskFull, StoreError."""
         self._library = await trio.to_thread.run_sync(self._opened, limiter=self._limiter)
 
     def _opened(self) -> Library:
         if self._as_it_is is not None:
             return Library.look(self._root, locked=self._as_it_is == "locked")
-        return Library.open(
-            self._root,
-            noprune=self._noprune,
-            builtin=self._builtin,
-            go_template=self._go_template,
-        )
+        try:
+            return Library.open(
+                self._root,
+                noprune=self._noprune,
+                builtin=self._builtin,
+                go_template=self._go_template,
+            )
+        except StoreError as exc:
+            # Such as the folder of an Ollama that runs as another user: its models can be run all the same.
+            if not (is_unwritable(exc) and (self._root / "manifests").is_dir()):
+                raise
+            _log.warning("%s: its models can be run, and nothing can be pulled or made", exc)
+            return Library.look(self._root, go_template=self._go_template)
 
     async def stop(self) -> None:
         """Save the index and let the lock go."""

@@ -24,6 +24,7 @@ __all__ = [
     "StoreLock",
     "disk_errors",
     "fsync_dir",
+    "is_unwritable",
     "make_dirs",
     "read_small",
     "write_durably",
@@ -34,6 +35,7 @@ TEMP_PREFIX: Final = ".olm-tmp-"
 
 The leading dot makes them no valid tag and no valid digest, for us and for Ollama."""
 
+_UNWRITABLE: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS))
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,12 @@ def disk_errors(doing: str) -> Iterator[None]:
         reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
         kind = DiskFull if exc.errno in _FULL else StoreError
         raise kind(f"cannot {doing}: {reason}") from exc
+
+
+def is_unwritable(error: StoreError) -> bool:
+    """Whether an error of `disk_errors` says that we may not write there, now or later: no rights, or a read-only mount."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _UNWRITABLE
 
 
 def fsync_dir(folder: Path) -> None:

@@ -109,16 +109,18 @@ class Library:
         return library
 
     @classmethod
-    def look(cls, root: Path, *, locked: bool = False) -> Library:
+    def look(cls, root: Path, *, locked: bool = False, go_template: bool | None = None) -> Library:
         """Open a store as it is, without changing anything.
 
         Args:
-            locked: hold its lock, so that it may be changed; without it writing methods must not be used.
+            locked: hold its lock, so that it may be changed. Without it the disk has to refuse what would change it.
+            go_template: see `open`.
 
         Raises:
             StoreLocked, DiskFull, StoreError: it cannot be locked.
         """
-        return cls(root, StoreLock(root) if locked else None, noprune=True)
+        lock = StoreLock(root) if locked else None
+        return cls(root, lock, noprune=True, go_template=go_template)
 
     def close(self) -> None:
         """Save what was learnt and let the lock go. Raises nothing for a full disk: the index is only a cache."""
