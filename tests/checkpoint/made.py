@@ -33,7 +33,7 @@ DATA = Path(__file__).parent / "data"
 def mapped(path: Path, data: bytes) -> MappedFile:
     """Write a file and map it. Close it, or leave that to the end of the test's process."""
     path.write_bytes(data)
-    return MappedFile(open_regular(path, path.name), path, Residency())
+    return MappedFile(open_regular(path, path), path, Residency())
 
 
 def safetensors_of(header: object, data: bytes = b"") -> bytes:

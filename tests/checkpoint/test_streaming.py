@@ -79,7 +79,7 @@ def test_what_was_read_is_let_go_past_the_limit(tmp_path: Path) -> None:
     tensors = {name: ("U8", [64, 1 << 14], bytes(MIB)) for name in "abcd"}
     path = tmp_path / "a"
     path.write_bytes(safetensors(tensors))
-    file = MappedFile(open_regular(path, path.name), path, Residency(limit_bytes=2 * MIB))
+    file = MappedFile(open_regular(path, path), path, Residency(limit_bytes=2 * MIB))
 
     resident: Sequence[int] = [
         (int(one.read(0, 64).sum()), resident_kib(path))[1] for one in read_safetensors(file)

@@ -178,7 +178,7 @@ def test_the_size_is_bounded_before_anything_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"B" + struct.pack("<I", 0xFFFFFFFF))
     os.truncate(path, 8 << 30)
-    with closing(MappedFile(open_regular(path, path.name), path, Residency())) as file:
+    with closing(MappedFile(open_regular(path, path), path, Residency())) as file:
         stream = PickleStream(file, 0, file.size_bytes)
 
         with pytest.raises(CheckpointError, match="the pickle is larger than 64 MiB"):

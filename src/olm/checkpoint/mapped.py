@@ -149,8 +149,10 @@ class MappedFile:
         return view if view.flags.aligned else view.copy()
 
 
-def open_regular(path: Path, name: str) -> int:
+def open_regular(path: Path, label: Path) -> int:
     """Open a file to read, and only a file: no symbolic link in its last place, no FIFO, device or folder.
+
+    Messages call it `label`.
 
     Raises:
         CheckpointError: it is something else, is missing, or may not be read.
@@ -159,10 +161,10 @@ def open_regular(path: Path, name: str) -> int:
         # O_NONBLOCK: a FIFO must not hang us before fstat can tell what it is.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as exc:
-        raise CheckpointError(f"{name}: cannot be opened: {exc.strerror}") from exc
+        raise CheckpointError(f"{label}: cannot be opened: {exc.strerror}") from exc
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise CheckpointError(f"{name}: is not a regular file")
+        raise CheckpointError(f"{label}: is not a regular file")
     return fd
 
 
