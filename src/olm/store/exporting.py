@@ -40,6 +40,7 @@ __all__ = [
 SPAN_BYTES: Final = 64 << 20
 PIECE_BYTES: Final = 4 << 20
 FEED_BYTES: Final = 1 << 20
+JOB_BYTES: Final = 2 << 20
 LEVEL: Final = 3
 """zstd's own default: weights hardly compress, so more effort buys nothing."""
 
@@ -222,13 +223,17 @@ class _Chunker(Protocol):
 def compressed(plain: Iterator[Piece], size: int, n_threads: int) -> Iterator[Piece]:
     """Compress a tar of `size` bytes with zstd, in threads of its own; memory is bounded by their number.
 
-    A chunker takes 80 MB with two threads, where a compressobj that is fed as much at once takes 200.
+    With zstd's own jobs of 8 MiB two threads take 80 MB; with ours they take 28, and sixteen take 68. Sizes are the same.
     """
     import zstandard  # 22 ms; most daemons never compress
 
     n_threads = min(n_threads, os.cpu_count() or 1)
-    settings = zstandard.ZstdCompressor(level=LEVEL, threads=n_threads, write_checksum=True)
-    work: _Chunker = settings.chunker(size=size, chunk_size=FEED_BYTES)
+    how = zstandard.ZstdCompressionParameters.from_level(
+        LEVEL, threads=n_threads, job_size=JOB_BYTES, write_checksum=True
+    )
+    work: _Chunker = zstandard.ZstdCompressor(compression_params=how).chunker(
+        size=size, chunk_size=FEED_BYTES
+    )
     for piece in plain:
         made: list[bytes] = []
         for at in range(0, len(piece.data), FEED_BYTES):
