@@ -40,7 +40,7 @@ class Files:
             raise CheckpointError(f"{name}: is missing")
         if path.is_symlink():  # one that was followed is not in the list: see `_list`
             raise _insecure(name, path)
-        return open_regular(path, Path(name))
+        return open_regular(path, name)
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
         """Read a whole file; None when it is not there.

@@ -149,7 +149,7 @@ class MappedFile:
         return view if view.flags.aligned else view.copy()
 
 
-def open_regular(path: Path, label: Path) -> int:
+def open_regular(path: Path, label: str | Path) -> int:
     """Open a file to read, and only a file: no symbolic link in its last place, no FIFO, device or folder.
 
     Messages call it `label`.
