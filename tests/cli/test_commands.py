@@ -195,10 +195,23 @@ def test_pull_shows_statuses_and_the_error_of_the_stream(server: Canned, olm: Ru
     assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_push_says_what_the_server_cannot_do(server: Canned, olm: Run) -> None:
-    server.on("POST", "/api/push", {"error": "push is not supported yet"}, 501)
+def test_push_shows_statuses(server: Canned, olm: Run) -> None:
+    server.on("POST", "/api/push", [{"status": "retrieving manifest"}, {"status": "success"}])
 
-    assert olm("push", "mine").stderr == "Error: push is not supported yet\n"
+    done = olm("push", "mine", "--insecure")
+
+    assert done.stderr == "retrieving manifest\nsuccess\n"
+    assert server.bodies("/api/push")[-1] == {"model": "mine", "insecure": True}
+
+
+def test_a_limit_is_sent_in_bytes(server: Canned, olm: Run) -> None:
+    for command in ("pull", "push"):
+        server.on("POST", f"/api/{command}", [{"status": "success"}])
+
+        olm(command, "mine", "--limit-rate", "1.5MB")
+
+        assert server.bodies(f"/api/{command}")[-1]["limit_rate"] == 1_500_000
+    assert "invalid size 'fast'" in olm("push", "mine", "--limit-rate", "fast").stderr
 
 
 def answering(server: Canned, *pieces: str) -> None:
