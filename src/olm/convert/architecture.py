@@ -59,8 +59,8 @@ class Options:
     """How a checkpoint is to be converted.
 
     Attributes:
-        type_name: type of the matrices: `auto` (F16; BF16 stays; Q8_0 for 8-bit floats), `F32`, `F16`, `BF16`, `Q8_0`. Any other type is
-            a matter of `olm.convert.quantize`.
+        type_name: type of the matrices: `auto` (F16; BF16 stays), `F32`, `F16`, `BF16`. Any other type is a matter of
+            `olm.convert.quantize`.
         name: `general.name`; the folder's name when empty.
     """
 

@@ -73,7 +73,7 @@ class GgufSource:
             for path in paths:
                 real = path.resolve()  # a blob of the store may be a link to a file elsewhere
                 header = read_header(real, arrays=arrays)
-                mapped = MappedFile(open_regular(real, path), path, residency)
+                mapped = MappedFile(open_regular(real, path.name), path, residency)
                 self._mapped.append(mapped)
                 headers.append(header)
                 for tensor in header.tensors:

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from olm.checkpoint.types import DTYPES, RowReader
-from olm.convert.model_file import OutTensor
+from olm.convert.model_file import ModelFile, OutTensor
 from olm.errors import CheckpointError
 from olm.gguf.types import FILE_TYPES, TENSOR_TYPES
 
-__all__ = ["PLAIN_TYPES", "file_type", "output_type"]
+__all__ = ["PLAIN_TYPES", "file_type", "output_type", "with_file_type"]
 
-PLAIN_TYPES: Final = ("auto", "F32", "F16", "BF16", "Q8_0")
+PLAIN_TYPES: Final = ("auto", "F32", "F16", "BF16")
 
 # Tensors that llama.cpp's kernels want as f32, by parts of their names (conversion/base.py, prepare_tensors; spec of
 # Ollama's converter, fs/ggml). Norms and vectors are told by suffix and dimension.
@@ -36,7 +38,6 @@ _ALWAYS_F32: Final = (
     "indexer.proj.",
 )
 _SUFFIXES: Final = (".weight", ".lora_a", ".lora_b")
-_Q8_BLOCK: Final = 32
 
 
 def output_type(name: str, tensor: RowReader, wanted: str) -> str:
@@ -44,7 +45,7 @@ def output_type(name: str, tensor: RowReader, wanted: str) -> str:
 
     Args:
         name: its name in the GGUF.
-        wanted: one of `PLAIN_TYPES`, for matrices. `auto` keeps BF16, makes 8-bit floats Q8_0 where they divide, and F16 of the rest.
+        wanted: one of `PLAIN_TYPES`, for matrices. `auto` keeps BF16 and makes F16 of the rest.
     """
     if tensor.dtype not in DTYPES:
         return tensor.dtype
@@ -57,7 +58,7 @@ def output_type(name: str, tensor: RowReader, wanted: str) -> str:
         return "BF16" if tensor.dtype == "BF16" else "F16"
     if wanted not in PLAIN_TYPES:
         raise CheckpointError(f"unknown type {wanted!r}, known are {', '.join(PLAIN_TYPES)}")
-    return "F16" if wanted == "Q8_0" and tensor.shape[-1] % _Q8_BLOCK else wanted
+    return wanted
 
 
 def file_type(tensors: Sequence[OutTensor]) -> int:
@@ -68,6 +69,13 @@ def file_type(tensors: Sequence[OutTensor]) -> int:
             weights[tensor.type_name] += tensor.n_elements
     most = weights.most_common(1)[0][0] if weights else "F32"
     return _BY_TENSOR_TYPE.get(most, 0)
+
+
+def with_file_type(file: ModelFile) -> ModelFile:
+    """The same file, which now says of itself what most of it is."""
+    meta = file.metadata.copy()
+    meta.u32("general.file_type", file_type(file.tensors))
+    return attrs.evolve(file, metadata=meta)
 
 
 def _by_tensor_type() -> dict[str, int]:
