@@ -144,7 +144,7 @@ def test_a_conversation_remembers_and_saves(environment: dict[str, str], olm: Ru
 
 def test_what_the_daemon_cannot_do_is_said_in_one_line(olm: Run) -> None:
     for args in (
-        ["push", "x"],
+        ["push", "http://127.0.0.1:1/library/x"],
         ["run", "http://127.0.0.1:1/library/nope", "hi"],
         ["stop", "nope"],
         ["show", "nope"],
