@@ -281,7 +281,7 @@ class Parts:
             try:
                 await self._save()
             except DiskFull:
-                await trio.to_thread.run_sync(self._opened.give_back, limiter=self._config.threads)
+                await trio.to_thread.run_sync(self._opened.make_room, limiter=self._config.threads)
                 await self._save()
         except StoreError as exc:
             _log.warning("%s: progress is not noted: %s", self._config.digest, exc)

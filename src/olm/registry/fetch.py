@@ -288,7 +288,7 @@ def copy_body(
         TryAgain: the body ended early, or nothing came for `stall_s`, which `is_stalled` in the details says.
         DiskFull, StoreError: what the sink says.
     """
-    buffer, last_s = _Buffer(part, sink), time.monotonic()
+    buffer, last_s, n_owed = _Buffer(part, sink), time.monotonic(), 0
     try:
         while not part.is_done:
             trio.from_thread.check_cancelled()
@@ -299,9 +299,11 @@ def copy_body(
                 last_s = now_s
             elif now_s - last_s > stall_s:
                 raise TryAgain(f"no data for {stall_s:g} s", is_stalled=True)
-            if piece_bytes < _NO_LIMIT and n_bytes:
-                trio.from_thread.run(limit.spend, n_bytes)
-                last_s = time.monotonic()  # waiting for one's turn is no fault of the registry
+            n_owed = n_owed + n_bytes if piece_bytes < _NO_LIMIT else 0
+            if n_owed >= piece_bytes or (n_owed and part.at + n_owed >= part.end):
+                # TLS brings 16 KiB at a time; the event loop is asked once for many of those.
+                trio.from_thread.run(limit.spend, n_owed)
+                n_owed, last_s = 0, time.monotonic()  # waiting for one's turn is no stall
             if n_skip:
                 n_skip -= n_bytes
             else:

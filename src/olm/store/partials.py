@@ -28,6 +28,8 @@ __all__ = ["PartialBlob", "check_room", "no_room", "partial_bytes"]
 _DOING: Final = "write to the model store"
 _HASH_BYTES: Final = 1 << 20
 """Read and hashed in one go: it stays in the processor's cache from the one to the other."""
+_SPARE_BYTES: Final = 64 << 10
+"""More than the record, a temporary file and a folder that grows need together."""
 _CHECK_S: Final = 0.1
 _RECORD_BYTES: Final = 1 << 20
 
@@ -125,12 +127,18 @@ class PartialBlob:
             write_durably(_record_path(self._path), record)
         self._n_saved = n_held
 
-    def give_back(self) -> None:
-        """Give back the room of bytes that were written in part, so that a full disk still has some for the record."""
+    def make_room(self) -> None:
+        """Give up the last bytes, so that a disk that is full to the brim has room for the record of all others.
+
+        Only at the end of a download: these bytes may be hashed already. Raises StoreError.
+        """
         with self._moved:
             spans = self._held.spans
+            cut = max(0, spans[-1][1] - _SPARE_BYTES) if spans else 0
+            self._held = Coverage((start, min(end, cut)) for start, end in spans)
+            self.n_held = self._held.n_bytes
         with disk_errors(_DOING):
-            os.ftruncate(self._fd, spans[-1][1] if spans else 0)
+            os.ftruncate(self._fd, cut)
             os.ftruncate(self._fd, self._size)
 
     def publish(self) -> None:
