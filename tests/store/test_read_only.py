@@ -83,7 +83,7 @@ def test_models_are_served_and_changes_say_why_not(closed: Path) -> None:
     assert done.stdout.splitlines() == [
         "tiny:latest",
         "True",
-        "cannot write the manifest: permission denied",
+        "cannot write the manifest of x:latest: permission denied",
         "cannot write to the model store: permission denied",
         "cannot write to the model store: permission denied",
         "[]",

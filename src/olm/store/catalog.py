@@ -98,7 +98,7 @@ class Catalog:
             except CorruptStore as exc:
                 if strict:
                     raise
-                _log.warning("%s: %s", file.name, exc)
+                _log.warning("%s", exc)
                 continue
             if entry is not None:
                 found.append(entry)
@@ -186,7 +186,11 @@ class Catalog:
                 return None
             raise
         digest = hashlib.sha256(data).hexdigest()
-        entry = Entry(file.name, digest, file.modified_ns, decode_manifest(data), data)
+        try:
+            manifest = decode_manifest(data)
+        except CorruptStore as exc:
+            raise CorruptStore(f"model '{file.name.shortest}': {exc}") from exc
+        entry = Entry(file.name, digest, file.modified_ns, manifest, data)
         self._entries[file.name] = _Known(file.stamp, is_settled, entry)
         self._n_learnt += is_settled
         return entry

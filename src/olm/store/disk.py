@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Turn OSError into StoreError or DiskFull that says what was being done ("cannot write the manifest: …")."""
+    """Turn OSError into StoreError or DiskFull that says what was being done ("cannot write the manifest of x:latest: …")."""
     try:
         yield
     except OSError as exc:

@@ -211,14 +211,14 @@ class ManifestStore:
 
     def read(self, file: ManifestFile) -> bytes:
         """The bytes of a manifest. Raises CorruptStore, StoreError."""
-        with disk_errors("read a manifest"):
+        with disk_errors(f"read the manifest of {file.name.shortest}"):
             return read_small(file.path, _MAX_MANIFEST_BYTES)
 
     def write(self, name: ModelName, data: bytes) -> None:
         """Create or replace a manifest durably. Raises DiskFull, StoreError."""
         path = self.path(name)
         try:
-            with disk_errors("write the manifest"):
+            with disk_errors(f"write the manifest of {name.shortest}"):
                 make_dirs(path.parent, self.folder)
                 write_durably(path, data)
         except StoreError:
@@ -228,7 +228,7 @@ class ManifestStore:
     def remove(self, name: ModelName) -> None:
         """Remove a manifest durably, and the folders that became empty. Raises StoreError."""
         path = self.path(name)
-        with disk_errors("remove the manifest"):
+        with disk_errors(f"remove the manifest of {name.shortest}"):
             path.unlink()
             fsync_dir(path.parent)
         _remove_empty(path.parents[:3])
