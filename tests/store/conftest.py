@@ -72,6 +72,15 @@ async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 @pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Shop]:
+    """A second store, without any model."""
+    async with open_shop(tmp_path / "other") as opened:
+        for model in await opened.store.list():
+            await opened.store.delete(model.name)
+        yield opened
+
+
+@pytest.fixture
 def library(tmp_path: Path) -> Iterator[Library]:
     opened = Library.open(tmp_path / "models", builtin=False)
     yield opened

@@ -8,54 +8,18 @@ import json
 import os
 import random
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
-import zstandard
 
-from olm.actors.jobs_client import ExportRequest, ImportRequest, Progress
-from olm.errors import CorruptStore, DigestMismatch, InvalidRequest, ModelNotFound, OlmError
+from olm.actors.jobs_client import ExportRequest, Progress
+from olm.errors import CorruptStore, InvalidRequest, ModelNotFound, OlmError
 from olm.store.archive import INDEX, LAYOUT
-from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
 from olm.store.tar import file_header, read_header, spacer
-from store.conftest import Shop, open_shop
-
-
-async def exported(
-    shop: Shop, path: Path | str, *models: str, compress: bool = False
-) -> list[Progress]:
-    request = ExportRequest(models=models or ("tiny",), path=str(path), compress=compress)
-    async with shop.jobs.export(request) as steps:
-        return [step async for step in steps]
-
-
-async def imported(shop: Shop, path: Path | str = "", **fields: object) -> list[Progress]:
-    request = ImportRequest(path=str(path), **fields)  # type: ignore[arg-type]
-    async with shop.jobs.import_(request) as steps:
-        return [step async for step in steps]
-
-
-@pytest.fixture
-async def other(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with open_shop(tmp_path / "other") as opened:
-        for model in await opened.store.list():
-            await opened.store.delete(model.name)
-        yield opened
-
-
-async def put_model(shop: Shop, name: str, *contents: bytes) -> None:
-    """Publish a model of blobs that are no GGUF: export does not care."""
-    from olm.actors.store import Publish
-
-    layers = [Layer(MODEL, await shop.upload(data), len(data)) for data in contents]
-    config = b'{"model_format":"gguf"}'
-    data = encode_manifest(
-        config_layer(Digest.parse(await shop.upload(config)), len(config)), layers
-    )
-    await shop.store.actor.ask(Publish(name, data))
+from store.archives import Pieces, exported, imported, put_model
+from store.conftest import Shop
 
 
 def digests(shop: Shop) -> dict[str, str]:
@@ -136,20 +100,6 @@ async def test_a_stream_is_the_same_archive(shop: Shop, tmp_path: Path) -> None:
     assert data == (tmp_path / "out.tar").read_bytes()
 
 
-class Pieces:
-    """An archive that arrives in small pieces, or breaks off with an error."""
-
-    def __init__(self, data: bytes, *, broken_at: int | None = None) -> None:
-        self._data, self._at, self._broken_at = data, 0, broken_at
-
-    async def next(self) -> bytes:
-        if self._broken_at is not None and self._at >= self._broken_at:
-            raise OlmError("the client left")
-        piece = self._data[self._at : self._at + 40_961]
-        self._at += len(piece)
-        return piece
-
-
 async def test_an_interrupted_import_goes_on(shop: Shop, other: Shop, tmp_path: Path) -> None:
     big = random.Random(3).randbytes(300_000)
     await put_model(shop, "m", b"first" * 1000, big)
@@ -199,154 +149,6 @@ async def test_nothing_is_overwritten_and_nothing_goes_into_the_store(
     with pytest.raises(InvalidRequest, match="inside the model store"):
         await exported(shop, shop.root / "out.tar")
     assert (tmp_path / "mine").read_text() == "mine"
-
-
-# -- archives that lie -----------------------------------------------------------------------------------------------
-
-WEIGHTS = b"weights of a model"
-CONFIG = b"{}"
-MANIFEST = encode_manifest(
-    config_layer(Digest.of(CONFIG), len(CONFIG)),
-    [Layer(MODEL, str(Digest.of(WEIGHTS)), len(WEIGHTS))],
-)
-
-
-def index_of(*manifests: bytes, **notes: str) -> bytes:
-    items = [
-        {
-            "mediaType": "x",
-            "digest": str(Digest.of(m)),
-            "size": len(m),
-            "annotations": {key.replace("_", "."): value for key, value in notes.items()},
-        }
-        for m in manifests
-    ]
-    return json.dumps({"schemaVersion": 2, "manifests": items}).encode()
-
-
-NAMED = index_of(MANIFEST, org_opencontainers_image_ref_name="given")
-
-
-def blob(data: bytes) -> tuple[str, bytes]:
-    return f"blobs/sha256/{Digest.of(data).hex}", data
-
-
-GOOD = [(INDEX, NAMED), blob(MANIFEST), blob(CONFIG), blob(WEIGHTS)]
-
-
-def tar_of(members: list[tuple[str, bytes]], *odd: tarfile.TarInfo) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for item in odd:
-            tar.addfile(item)
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def odd(kind: bytes, name: str = "blobs/x", link: str = "/etc/passwd") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, link
-    return info
-
-
-async def test_the_annotation_of_oci_or_the_given_name_is_taken(other: Shop) -> None:
-    await imported(other, source=Pieces(tar_of(GOOD)))
-    nameless = [(INDEX, index_of(MANIFEST)), *GOOD[1:]]
-    await imported(other, source=Pieces(tar_of(nameless)), name="mine:1")
-
-    assert {m.name for m in await other.store.list()} == {"given:latest", "mine:1"}
-
-
-async def test_order_folders_and_what_docker_adds_do_not_matter(other: Shop) -> None:
-    members = [*reversed(GOOD), ("manifest.json", b"[]"), (LAYOUT, b"{}")]
-    data = tar_of(
-        [(f"./{n}", d) for n, d in members],
-        odd(tarfile.DIRTYPE, "./"),
-        odd(tarfile.DIRTYPE, "blobs"),
-    )
-
-    await imported(other, source=Pieces(data + b"trailing garbage"))
-
-    assert [m.name for m in await other.store.list()] == ["given:latest"]
-
-
-FLIPPED = (blob(WEIGHTS)[0], b"Weights of a model")
-HOSTILE = {
-    "a path upwards": (tar_of([("../evil", b"x"), *GOOD]), "no part of an OCI image layout"),
-    "an absolute path": (tar_of([("/etc/evil", b"x"), *GOOD]), "no part of an OCI image layout"),
-    "a sly path": (
-        tar_of([("blobs/sha256/../../evil", b"x"), *GOOD]),
-        "no part of an OCI image layout",
-    ),
-    "a symbolic link": (tar_of(GOOD, odd(tarfile.SYMTYPE)), "a symbolic link"),
-    "a hard link": (tar_of(GOOD, odd(tarfile.LNKTYPE)), "a hard link"),
-    "a device": (tar_of(GOOD, odd(tarfile.CHRTYPE)), "a device"),
-    "a block device": (tar_of(GOOD, odd(tarfile.BLKTYPE)), "a device"),
-    "a FIFO": (tar_of(GOOD, odd(tarfile.FIFOTYPE)), "a FIFO"),
-    "a duplicate": (tar_of([*GOOD, GOOD[-1]]), "twice"),
-    "a wrong digest": (tar_of([*GOOD[:-1], FLIPPED]), "digest mismatch"),
-    "a wrong size": (tar_of([*GOOD[:-1], (FLIPPED[0], b"x")]), "the manifest says 18"),
-    "a stranger": (tar_of([*GOOD, blob(b"stranger")]), "belongs to no model"),
-    "a missing blob": (tar_of(GOOD[:-1]), "model given:latest, blob sha256:.* neither in the arch"),
-    "a missing manifest": (tar_of(GOOD[:1]), "model given:latest, blob sha256:.* neither"),
-    "no index": (tar_of(GOOD[1:]), "no index.json"),
-    "no name": (tar_of([(INDEX, index_of(MANIFEST)), *GOOD[1:]]), "give it a name"),
-    "a bad name": (
-        tar_of(
-            [(INDEX, index_of(MANIFEST, org_opencontainers_image_ref_name="a/../b")), *GOOD[1:]]
-        ),
-        "invalid name",
-    ),
-    "a huge index": (tar_of([(INDEX, bytes((4 << 20) + 1))]), "more than 4194304"),
-    "a cut archive": (tar_of(GOOD)[:4000], "ends in the middle|neither in the archive"),
-    "no archive": (b"hello world" * 100, "not a tar archive"),
-    "nothing": (b"", "no index.json"),
-    "a broken frame": (zstandard.compress(tar_of(GOOD))[:-40] + bytes(40), "damaged|ends in the"),
-    "an impossible size": (
-        file_header(blob(WEIGHTS)[0], 1 << 60) + WEIGHTS,
-        "(?s)no space left on device: .* are needed, .* are free",
-    ),
-    "a huge window": (
-        zstandard.ZstdCompressor(
-            compression_params=zstandard.ZstdCompressionParameters(window_log=30)
-        )
-        .compressobj()
-        .compress(b"")
-        + b"\x28\xb5\x2f\xfd\x00\xa8"
-        + bytes(64),
-        "damaged",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-async def test_an_archive_that_lies_is_refused_and_leaves_nothing(other: Shop, what: str) -> None:
-    data, words = HOSTILE[what]
-
-    with pytest.raises(OlmError, match=words):
-        await imported(other, source=Pieces(data))
-    assert await other.store.list() == []
-    if what != "an impossible size":
-        assert other.blobs() == set()
-
-
-async def test_a_folder_may_lie_too(other: Shop, tmp_path: Path) -> None:
-    folder = tmp_path / "layout"
-    (folder / "blobs/sha256").mkdir(parents=True)
-    for name, data in GOOD[:-1]:
-        (folder / name).write_bytes(data)
-    (folder / GOOD[-1][0]).symlink_to("/dev/zero")
-
-    with pytest.raises(OlmError):
-        await imported(other, folder)
-    (folder / GOOD[-1][0]).unlink()
-    (folder / GOOD[-1][0]).write_bytes(FLIPPED[1])
-    with pytest.raises(DigestMismatch):
-        await imported(other, folder)
-    assert await other.store.list() == []
 
 
 def test_headers_of_large_files_are_read_back() -> None:

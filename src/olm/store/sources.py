@@ -105,9 +105,9 @@ class TarFile:
         n_bytes = os.fstat(fd).st_size
         for path, header in layout_members(self._read):
             self._places[path] = (self._at, header.size)
-            if self._at + header.size > n_bytes:
-                raise InvalidRequest(f"the archive ends in the middle of {path}")
             self._at += header.size + n_padding(header.size)
+            if self._at > n_bytes:
+                raise InvalidRequest(f"the archive ends in the middle of {path}")
 
     def _read(self, size: int) -> bytes:
         data = os.pread(self._fd, size, self._at)

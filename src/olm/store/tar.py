@@ -148,11 +148,9 @@ def _name(raw: bytes) -> str:
 
 
 def _octal(field: bytes) -> int:
+    """A number of octal digits; -1 for anything else. Python's own `int` would take signs and underscores."""
     text = field.split(b"\0", 1)[0].strip(b" ")
-    try:
-        return int(text, 8) if text else 0
-    except ValueError:
-        return -1
+    return -1 if text.strip(b"01234567") else int(text or b"0", 8)
 
 
 def _checksum(raw: bytes | bytearray) -> int:
