@@ -158,8 +158,8 @@ class _Names:
         if kind == "ByteLevel":
             self.add.setdefault("bos", False)
             self.add.setdefault("eos", False)
-        elif kind in ("RobertaProcessing", "BertProcessing"):
-            self.add |= {"bos": True, "eos": True, "sep": kind == "RobertaProcessing"}
+        elif kind == "RobertaProcessing":  # BertProcessing is llama.cpp's default for WordPiece
+            self.add |= {"bos": True, "eos": True, "sep": True}
             self._fill("bos", _first(processor.get("cls")))
             self._fill("eos", _first(processor.get("sep")))
             self._fill("cls", _first(processor.get("cls")))

@@ -31,9 +31,7 @@ def chat_templates(files: TokenizerFiles) -> tuple[str, Mapping[str, str]]:
         path = PurePosixPath(name)
         if path.parts[0] == _MORE and path.suffix == ".jinja":
             found[path.stem] = files.text(name) or ""
-    found |= _of_value(
-        files.json("chat_template.json"), "chat_template.json"
-    )
+    found |= _of_value(files.json("chat_template.json"), "chat_template.json")
     jinja = files.text("chat_template.jinja")
     if jinja is not None:
         found[_DEFAULT] = jinja
