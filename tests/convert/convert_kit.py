@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +17,16 @@ from olm.convert.metadata import Metadata
 from olm.convert.model_file import ModelFile, OutTensor
 from olm.convert.recipe import Recipe, file_type_number, type_number
 
-__all__ = ["Shape", "quantized_by_llama", "random_model", "tensor_bytes"]
+__all__ = [
+    "Shape",
+    "Tensors",
+    "copy_fixture",
+    "quantized_by_llama",
+    "random_model",
+    "read_safetensors",
+    "tensor_bytes",
+    "write_safetensors",
+]
 
 
 @attrs.frozen
@@ -124,3 +135,44 @@ def tensor_bytes(path: Path) -> Mapping[str, tuple[str, bytes]]:
         )
         for t in header.tensors
     }
+
+
+Tensors = dict[str, tuple[str, NDArray[np.generic]]]
+"""Element type in safetensors' words, and values in what carries them."""
+
+
+def read_safetensors(path: Path) -> Tensors:
+    """All tensors of a safetensors file."""
+    from olm.checkpoint.types import DTYPES
+
+    raw = path.read_bytes()
+    (n_head,) = struct.unpack_from("<Q", raw)
+    found: Tensors = {}
+    for name, entry in json.loads(raw[8 : 8 + n_head]).items():
+        if name != "__metadata__":
+            start, end = (8 + n_head + offset for offset in entry["data_offsets"])
+            values = np.frombuffer(raw[start:end], DTYPES[entry["dtype"]])
+            found[name] = (entry["dtype"], values.reshape(entry["shape"]))
+    return found
+
+
+def write_safetensors(path: Path, tensors: Tensors) -> None:
+    """Write a safetensors file."""
+    head, data = {}, b""
+    for name, (dtype, values) in tensors.items():
+        start, data = len(data), data + values.tobytes()
+        head[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [start, len(data)]}
+    raw = json.dumps(head).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+
+
+def copy_fixture(name: str, folder: Path, **config: object) -> Path:
+    """Copy a checkpoint of tests/fixtures/hf, with settings of its config.json changed; None takes one away."""
+    from kit.hf import FIXTURES
+
+    target = folder / name
+    shutil.copytree(FIXTURES / name, target, ignore=shutil.ignore_patterns("reference.json"))
+    path = target / "config.json"
+    changed = {**json.loads(path.read_text()), **config}
+    path.write_text(json.dumps({k: v for k, v in changed.items() if v is not None}))
+    return target

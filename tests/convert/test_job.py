@@ -79,12 +79,11 @@ async def test_a_child_that_dies_is_an_error_and_leaves_nothing(gguf: Path, tmp_
     before = set(children_of_this_process())
 
     async def kill_it() -> None:
-        async with open_supervisor() as supervisor:
-            async with open_conversion(supervisor, "c", request) as events:
-                await anext(events)
-                (child,) = set(children_of_this_process()) - before
-                os.kill(child, signal.SIGKILL)
-                await anext(event async for event in events if isinstance(event, Converted))
+        async with open_supervisor() as top, open_conversion(top, "c", request) as events:
+            await anext(events)
+            (child,) = set(children_of_this_process()) - before
+            os.kill(child, signal.SIGKILL)
+            await anext(event async for event in events if isinstance(event, Converted))
 
     with pytest.raises(ExceptionGroup) as caught:
         await kill_it()

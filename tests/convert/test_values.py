@@ -74,7 +74,7 @@ def _scaled_by_numpy(
     weight: NDArray[Any], scale: NDArray[Any], block: tuple[int, int]
 ) -> NDArray[Any]:
     wide = np.repeat(np.repeat(scale, block[0], axis=-2), block[1], axis=-1)
-    return weight * wide[..., : weight.shape[-2], : weight.shape[-1]]
+    return np.asarray(weight * wide[..., : weight.shape[-2], : weight.shape[-1]])
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ class Architecture:
         if vocab is not None:
             write_vocab(meta, vocab)
         n_f8 = sum(source.dtype in F8_TYPES for source in self.checkpoint.tensors.values())
-        return ModelFile(self.kind, meta, tensors, n_f8)
+        return ModelFile(self.kind, meta, tensors, n_f8, () if vocab is None else vocab.notes)
 
     def _tensors(self) -> Iterator[OutTensor]:
         names = TensorNames(self.architecture(), self.n_blocks, self.names)

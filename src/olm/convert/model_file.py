@@ -45,12 +45,14 @@ class ModelFile:
     Attributes:
         kind: what it is for: a `projector` lies beside its `model`.
         n_f8: tensors that were 8-bit floats in the checkpoint.
+        notes: sentences for the user: what could not be carried over exactly.
     """
 
     kind: Literal["model", "projector", "adapter"]
     metadata: Metadata
     tensors: Sequence[OutTensor]
     n_f8: int = 0
+    notes: Sequence[str] = ()
 
     @property
     def n_elements(self) -> int:

@@ -108,7 +108,7 @@ def _write(file: ModelFile, request: Convert, send: Send, cancel: CancelFlag) ->
         cancel=cancel,
         digest=True,
     )
-    send(Converted(file.kind, str(path), written.sha256, written.size_bytes))
+    send(Converted(file.kind, str(path), written.sha256, written.size_bytes, tuple(file.notes)))
 
 
 def _step(send: Send, kind: Kind, completed: int, total: int) -> None:

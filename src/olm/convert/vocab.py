@@ -65,7 +65,9 @@ class Vocab:
         eos_ids: all end tokens, when there are several (Ollama's `tokenizer.ggml.eos_token_ids`).
         n_token_types: BERT's segments.
         charsmap: SentencePiece's precompiled normalizer.
+        lowercase, strip_accents: what BERT's tokenizer does to text first.
         chat_template: the default one, "" for none; named ones are in `chat_templates`.
+        notes: sentences for the user: what could not be carried over exactly.
     """
 
     model: str
@@ -83,8 +85,11 @@ class Vocab:
     remove_extra_whitespaces: bool | None = None
     charsmap: bytes | None = None
     n_token_types: int | None = None
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
     chat_template: str = ""
     chat_templates: Mapping[str, str] = attrs.field(factory=dict)
+    notes: Sequence[str] = ()
 
 
 def write_vocab(meta: Metadata, vocab: Vocab) -> None:
@@ -118,6 +123,8 @@ def _write_flags(meta: Metadata, prefix: str, vocab: Vocab) -> None:
         "add_sep_token": vocab.add_sep,
         "add_space_prefix": vocab.add_space_prefix,
         "remove_extra_whitespaces": vocab.remove_extra_whitespaces,
+        "normalizer.lowercase": vocab.lowercase,
+        "normalizer.strip_accents": vocab.strip_accents,
     }
     for key, flag in flags.items():
         if flag is not None:

@@ -44,12 +44,13 @@ class ConvertStep(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Converted(msgspec.Struct, frozen=True, tag="converted"):
-    """A file is whole and on disk, at the place that was asked for."""
+    """A file is whole, at the place that was asked for; it is not flushed. `notes` are sentences for the user."""
 
     kind: Kind
     path: str
     sha256: str
     size_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 ConvertEvent = ConvertStep | Converted

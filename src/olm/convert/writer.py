@@ -290,13 +290,7 @@ def _run_threads(run: _Run, n_threads: int, progress: Report | None) -> None:
     for thread in threads:
         thread.start()
     try:
-        told = -1
-        with run.changed:
-            while run.n_running:
-                run.changed.wait()
-                if progress is not None and told != run.n_bytes and run.failure is None:
-                    told = run.n_bytes
-                    progress(told, run.size)
+        _follow(run, progress or (lambda *_: None))
     except BaseException:
         run.cancel.set()
         raise
@@ -305,6 +299,19 @@ def _run_threads(run: _Run, n_threads: int, progress: Report | None) -> None:
             thread.join()
     if run.failure is not None:
         raise run.failure
+
+
+def _follow(run: _Run, progress: Report) -> None:
+    """Tell of progress until no thread runs; the lock is not held while somebody is told."""
+    told = 0
+    while True:
+        with run.changed:
+            run.changed.wait_for(lambda: run.n_bytes != told or not run.n_running)  # noqa: B023 - called at once
+            told, is_over = run.n_bytes, not run.n_running
+        if run.failure is None:
+            progress(run.size if is_over else told, run.size)
+        if is_over:
+            return
 
 
 def _convert(
