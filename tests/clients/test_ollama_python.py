@@ -233,7 +233,7 @@ def test_create_from_an_uploaded_file(client: ollama.Client, tmp_path: Path) -> 
         (404, 'model "nope" not found', lambda c: c.copy("nope", "x")),
         (404, "model 'nope' not found", lambda c: c.delete("nope")),
         (400, 'name "../x" is invalid', lambda c: c.delete("../x")),
-        (400, "model is required", lambda c: list(c.push("", stream=True))),
+        (400, "invalid model name", lambda c: list(c.push("a b", stream=True))),
     ],
     ids=["chat", "stream", "generate", "embed", "copy", "delete", "bad name", "push"],
 )
