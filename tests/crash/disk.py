@@ -6,6 +6,7 @@ was. `after_power_cut` makes one of the trees that a power cut may leave. Permis
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -56,11 +57,24 @@ def write_tree(root: Path, tree: Tree) -> None:
 
 @attrs.define
 class _Change:
-    """Bytes written, or a new size when `data` is None. A doomed one was there when a sync failed: later ones skip it."""
+    """Bytes written, or a new size when `data` is None.
+
+    Doomed bytes were there when a sync failed: later syncs pass over them, until somebody writes the same place again.
+    """
 
     at: int
     data: memoryview | None
     is_doomed: bool = False
+
+    def without(self, start: int, end: float) -> Iterator[_Change]:
+        """What is left of doomed bytes when this place is known again."""
+        assert self.data is not None, "sizes are never doomed"
+        stop = self.at + len(self.data)
+        if self.at < start:
+            yield _Change(self.at, self.data[: start - self.at], True)
+        if end < stop:
+            first = max(int(end), self.at)
+            yield _Change(first, self.data[first - self.at :], True)
 
 
 @attrs.define(eq=False)
@@ -76,12 +90,17 @@ class _File:
     def sync(self, *, is_ok: bool) -> None:
         if not is_ok:
             for change in self.pending:
-                change.is_doomed = True
+                change.is_doomed = change.data is not None
             return
+        doomed: list[_Change] = []
         for change in self.pending:
-            if not change.is_doomed:
-                _apply(self.safe, change)
-        self.pending = [change for change in self.pending if change.is_doomed]
+            if change.is_doomed:
+                doomed.append(change)
+                continue
+            _apply(self.safe, change)
+            end = math.inf if change.data is None else change.at + len(change.data)
+            doomed = [rest for item in doomed for rest in item.without(change.at, end)]
+        self.pending = doomed
 
     def after_cut(self, dice: random.Random) -> bytes:
         """What may be found: nothing, all or some pages of what was not synced; sizes without the bytes, too."""

@@ -28,7 +28,7 @@ import trio
 from crash.disk import read_tree
 from crash.life import live
 from crash.sabotage import SABOTAGES
-from crash.script import FAULTS, first_life, make_script
+from crash.script import FAULTS, KINDS, Focus, first_life, make_script
 from crash.seed import Result, Seed, forked
 from crash.shim import DeafShim, Shim, build, preloaded
 from crash.world import World, local, marks, open_world
@@ -48,6 +48,7 @@ class Options:
     n_cuts: int
     is_kept: bool
     sabotage: str
+    focus: Focus
     stops_early: bool
     tells: bool
 
@@ -78,7 +79,7 @@ def _work(world: World, options: Options, number: int, out: int) -> None:
     for seed in options.seeds[number :: options.n_jobs]:
         base = options.folder / f"seed-{seed}"
         base.mkdir()
-        script = make_script(seed, world)
+        script = make_script(seed, world, options.focus)
         try:
             result = Seed(script, base, shim, str(tiny), options.sabotage).run(options.n_cuts)
         except Exception:
@@ -98,6 +99,7 @@ def _results(world: World, options: Options) -> Iterator[Result]:
         pid = os.fork()
         if pid == 0:
             try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.close(reading)
                 _work(world, options, number, writing)
             except BaseException:
@@ -142,6 +144,8 @@ def _options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--keep", action="store_true", help="keep the files of seeds that fail")
     parser.add_argument("--first", action="store_true", help="stop at the first that fails")
     parser.add_argument("--messages", action="store_true", help="print what failures said")
+    parser.add_argument("--fault", choices=FAULTS, help="this one only")
+    parser.add_argument("--operation", choices=sorted(KINDS), help="it falls on this one")
     parser.add_argument("--sabotage", choices=sorted(SABOTAGES), default="", help="break the store")
     args = parser.parse_args(arguments)
     seeds = range(args.base, args.base + args.seeds) if args.seed is None else [args.seed]
@@ -154,6 +158,7 @@ def _options(arguments: Sequence[str] | None) -> Options:
         n_jobs=max(1, min(args.jobs, len(seeds))),
         is_kept=args.keep or args.seed is not None,
         sabotage=args.sabotage,
+        focus=Focus(args.fault, args.operation),
         stops_early=args.first,
         tells=args.messages,
     )
@@ -162,6 +167,7 @@ def _options(arguments: Sequence[str] | None) -> Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; returns the exit status: 1 when a seed failed."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all is cleared away
     failed = 0
     try:
         began_s = time.monotonic()

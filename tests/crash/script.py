@@ -15,12 +15,12 @@ from crash.ledger import Kind, Operation
 from crash.shim import Moment
 from crash.world import IMPORTED, PULLED, World, local
 
-__all__ = ["FAULTS", "Fault", "Life", "Script", "first_life", "make_script"]
+__all__ = ["FAULTS", "KINDS", "Fault", "Focus", "Life", "Script", "first_life", "make_script"]
 
 FaultName = Literal["kill", "short", "eio", "enospc", "full", "none"]
 FAULTS: Final[tuple[FaultName, ...]] = ("kill", "short", "eio", "enospc", "full", "none")
 _FAULT_WEIGHTS: Final = (8, 3, 4, 3, 4, 2)
-_KINDS: Final[dict[Kind, int]] = {
+KINDS: Final[dict[Kind, int]] = {
     "pull": 6, "push": 3, "create": 4, "link": 2, "upload": 4, "copy": 4, "delete": 5, "export": 3, "import": 6,
     "check": 2, "list": 1, "restart": 2,
 }  # fmt: skip
@@ -106,11 +106,19 @@ class Script:
         return [operation for life in self.lives for operation in life.operations]
 
 
-def make_script(seed: int, world: World) -> Script:
+@attrs.frozen
+class Focus:
+    """What to look at more closely: every fault is this one, and falls on this operation; None for any."""
+
+    fault: FaultName | None = None
+    kind: Kind | None = None
+
+
+def make_script(seed: int, world: World, focus: Focus) -> Script:
     """Write the script of a seed."""
     dice = random.Random(seed)
     start = dice.choice(world.starts)
-    author = _Author(seed, dice, world)
+    author = _Author(seed, dice, world, focus)
     if start.name != "nothing":
         author.names |= {*map(local, ("one", "two")), *map(world.remote, "ab")}
     lives = tuple(author.life() for _ in range(dice.choice((1, 1, 1, 2, 3))))
@@ -119,8 +127,8 @@ def make_script(seed: int, world: World) -> Script:
 
 def first_life(world: World) -> Life:
     """One of every operation, and nothing goes wrong: for a store that is full."""
-    author = _Author(0, random.Random(0), world)
-    kinds: list[Kind] = ["restart", *(kind for kind in _KINDS if kind != "restart")]
+    author = _Author(0, random.Random(0), world, Focus())
+    kinds: list[Kind] = ["restart", *(kind for kind in KINDS if kind != "restart")]
     fault = Fault(name="none", at=0, step=1, moment="before")
     return Life(
         [author.operation(kind) for kind in kinds], fault, tries_again=False, ends_well=True
@@ -130,7 +138,8 @@ def first_life(world: World) -> Life:
 class _Author:
     """Writes operations that make sense one after the other, as far as nothing goes wrong."""
 
-    def __init__(self, seed: int, dice: random.Random, world: World) -> None:
+    def __init__(self, seed: int, dice: random.Random, world: World, focus: Focus) -> None:
+        self._focus = focus
         self._seed = seed
         self._dice = dice
         self._world = world
@@ -138,27 +147,32 @@ class _Author:
         self.names: set[str] = {local("tiny")}
 
     def life(self) -> Life:
+        """The next one."""
         dice = self._dice
-        operations = [self.operation("restart")]
-        for _ in range(dice.randint(1, 5)):
-            operations.append(self.operation())
-            if dice.random() < 0.25:
-                beside = self.operation()
-                # A base that goes meanwhile would be asked of a registry.
-                is_fine = beside.kind != "restart" and not {*beside.needs} & {
-                    *operations[-1].models
-                }
-                operations.append(attrs.evolve(beside, is_beside=is_fine))
+        operations = [self.operation("restart"), self.operation(self._focus.kind)]
+        for _ in range(dice.randint(0, 5)):
+            operation = self.operation()
+            if dice.random() < 0.25 and self._goes_beside(operation, operations):
+                operation = attrs.evolve(operation, is_beside=True)
+            operations.append(operation)
         return Life(operations, self._fault(operations), dice.random() < 0.5, dice.random() < 0.5)
 
-    def _fault(self, operations: Sequence[Operation]) -> Fault:
-        dice = self._dice
-        (name,) = dice.choices(FAULTS, _FAULT_WEIGHTS)
-        at = (
-            dice.randrange(len(operations))
-            if dice.random() < 0.3
-            else dice.randrange(1, len(operations))
+    @staticmethod
+    def _goes_beside(operation: Operation, others: Sequence[Operation]) -> bool:
+        """Not a base and its end: it would be asked of a registry. Which of the others will run, too, does not matter."""
+        if "restart" in (operation.kind, others[-1].kind):
+            return False
+        pairs = [pair for other in others for pair in ((operation, other), (other, operation))]
+        return not any(
+            one.kind == "create" and two.kind == "delete" and one.source in two.models
+            for one, two in pairs
         )
+
+    def _fault(self, operations: Sequence[Operation]) -> Fault:
+        dice, focus = self._dice, self._focus
+        (name,) = [focus.fault] if focus.fault else dice.choices(FAULTS, _FAULT_WEIGHTS)
+        at = 0 if dice.random() < 0.1 else dice.randrange(1, len(operations))
+        at = 1 if focus.kind else at
         moment: Moment = dice.choice(("before", "after", "middle"))
         return Fault(
             name=name,
@@ -178,7 +192,7 @@ class _Author:
         dice = self._dice
         self._number += 1
         if kind is None:
-            (kind,) = dice.choices(list(_KINDS), list(_KINDS.values()))
+            (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
         known = sorted(self.names)
         if kind in ("push", "create", "copy", "delete", "export", "list") and not known:
             kind = "pull"

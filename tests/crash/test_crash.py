@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -14,6 +15,9 @@ from crash.disk import Disk, read_tree
 from crash.journal import Kind, Record
 from crash.sabotage import SABOTAGES
 from crash.shim import compiler
+from olm.errors import StoreError
+from olm.store.names import Digest
+from olm.store.partials import PartialBlob
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or compiler() is None,
@@ -101,3 +105,33 @@ def test_a_tree_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a/c").write_bytes(b"1")
 
     assert Disk(tmp_path).tree() == read_tree(tmp_path) == {"a": None, "a/b": None, "a/c": b"1"}
+
+
+def test_a_download_whose_sync_failed_vouches_for_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the crash test found: the next sync succeeds, and the bytes are still not on the disk."""
+    data, real, n_calls = bytes(range(256)), os.fdatasync, 0
+
+    def fail_once(fd: int) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fail_once)
+    with PartialBlob(tmp_path, Digest.of(data), len(data)) as partial:
+        partial.write_at(0, data[:100])
+        partial.save()
+        partial.write_at(100, data[100:])
+        with pytest.raises(StoreError):
+            partial.save()
+        partial.save()
+        partial.hash_all(lambda: None)
+        with pytest.raises(StoreError):
+            partial.publish()
+
+    with PartialBlob(tmp_path, Digest.of(data), len(data)) as again:
+        assert again.gaps() == [(100, 256)]
+    assert not (tmp_path / Digest.of(data).file_name).exists()

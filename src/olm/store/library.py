@@ -225,6 +225,9 @@ class Library:
                 raise CorruptStore(
                     f"model '{name.shortest}': blob {digest} is missing from the store"
                 )
+        with disk_errors("write to the model store"):
+            # Whoever brought the blobs may have died, or failed, between their names and the sync of these.
+            fsync_dir(self.blobs.folder)
         return self._put_name(name, data)
 
     def _put_name(self, name: ModelName, data: bytes) -> ModelName:

@@ -6,6 +6,7 @@ restart what the record vouches for is hashed again. Blocking; names and records
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -49,6 +50,7 @@ class PartialBlob:
         self._hash = hashlib.sha256()
         self._n_hashed = 0
         self._moved = threading.Condition()
+        self._is_unsure = False
         with disk_errors(_DOING):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._path, flags, 0o644)
@@ -120,12 +122,26 @@ class PartialBlob:
         with self._moved:
             # Taken before the bytes are synced: it must not speak of any that come later.
             record, n_held = encode_record(self._held, self._size), self.n_held
-        if n_held == self._n_saved:
+        if n_held == self._n_saved or self._is_unsure:
             return
         with disk_errors(_DOING):
-            os.fdatasync(self._fd)
+            self._sync()
             write_durably(_record_path(self._path), record)
         self._n_saved = n_held
+
+    def _sync(self) -> None:
+        """Bring all bytes to the disk. Raises OSError; what was not there before must then be fetched again.
+
+        The system tells once that it could not write, and forgets: another sync would succeed, with holes on the disk that
+        its own cache hides. So nothing is noted and nothing published any more; the record of before still holds.
+        """
+        if self._is_unsure:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._is_unsure = True
+            raise
 
     def make_room(self) -> None:
         """Give up the last bytes, so that a disk that is full to the brim has room for the record of all others.
@@ -146,7 +162,7 @@ class PartialBlob:
 
         Raises:
             DigestMismatch: the bytes are wrong; they are removed.
-            DiskFull, StoreError: the disk said no; the bytes are kept.
+            DiskFull, StoreError: the disk said no; what a record vouches for is kept.
         """
         assert self._n_hashed == self._size, "all bytes are there and hashed"
         actual = Digest(self._hash.hexdigest())
@@ -157,7 +173,7 @@ class PartialBlob:
                 status=500,
             )
         with disk_errors(_DOING):
-            os.fsync(self._fd)
+            self._sync()
             os.replace(self._path, self._folder / self._digest.file_name)
             fsync_dir(self._folder)
         self._remove_records()
@@ -169,11 +185,15 @@ class PartialBlob:
         self._remove_records()
 
     def _remove_records(self) -> None:
-        for path in _record_paths(self._path):
-            with suppress(
-                OSError
-            ):  # without the partial they mean nothing, and a later start sweeps them
-                path.unlink()
+        """Without the partial they mean nothing, and a later start sweeps them: errors are borne.
+
+        Durable, or a power cut would bring one back to vouch for what the next download has not brought yet.
+        """
+        with suppress(OSError):
+            if paths := _record_paths(self._path):
+                for path in paths:
+                    path.unlink(missing_ok=True)
+                fsync_dir(self._folder)
 
     def close(self) -> None:
         """Close the file; what is there stays for the next try."""
