@@ -107,7 +107,8 @@ class InPlace:
         except OSError:
             # Another file system, or one that cannot share blocks: whatever it was, the link remains.
             os.close(target)
-            temp.unlink()
+            with suppress(OSError):  # the next start sweeps it
+                temp.unlink()
             return
         os.close(self._fd)
         self._fd, self._temp = target, temp
