@@ -83,8 +83,8 @@ class _ExportJob(Actor):
     async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
         """Write a file or folder. Raises ModelNotFound, InvalidRequest, DiskFull, StoreError."""
         placed = await self._plan()
-        path = _checked_path(self._request.path, self._store.root)
-        target = await self._thread(_open_target, self._request, path)
+        path = _checked_path(self._request.path)
+        target = await self._thread(_open_target, self._request, path, self._store.root)
         meter = _Meter(out)
         size = archive_bytes(placed)
         try:
@@ -94,7 +94,7 @@ class _ExportJob(Actor):
                 else:
                     await self._copy(placed, target, meter)
                 await out.send(Progress("writing to disk"))
-                await self._thread(_publish, target)
+                await self._writing(target, target.publish)
             except DiskFull as exc:
                 raise await self._thread(full_disk, exc, size, path.parent) from exc
         finally:
@@ -129,7 +129,7 @@ class _ExportJob(Actor):
     async def _compress(self, placed: Sequence[Placed], target: Target, meter: _Meter) -> None:
         written = write_stream(target, self._pieces(placed))
         try:
-            while (piece := await self._thread(_step, target, written)) is not None:
+            while (piece := await self._writing(target, partial(next, written, None))) is not None:
                 if piece.member is not None:
                     await meter.add(piece.member, piece.n_raw)
         finally:
@@ -137,7 +137,7 @@ class _ExportJob(Actor):
                 await self._thread(written.close)
 
     async def _copy(self, placed: Sequence[Placed], target: Target, meter: _Meter) -> None:
-        await self._thread(_write_heads, target, placed)
+        await self._writing(target, partial(target.write_heads, placed))
         waiting = spans(placed, target)
 
         async def work() -> None:
@@ -146,6 +146,16 @@ class _ExportJob(Actor):
                 await meter.add(span.member, n_bytes)
 
         await side_by_side(self._n_workers, work)
+
+    async def _writing(self, target: Target, work: Callable[[], T]) -> T:
+        """Run disk work on the target. Its errors name models and target; those of a blob name it themselves."""
+        models = ", ".join(self._request.models[:3]) + ", …" * (len(self._request.models) > 3)
+
+        def run() -> T:
+            with disk_errors(f"export model {models} to {target.path}"):
+                return work()
+
+        return await self._thread(run)
 
     async def _thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(
@@ -204,35 +214,20 @@ def _check_blobs(blobs: BlobStore, members: Sequence[Member]) -> None:
                 os.close(open_blob(blobs, member))
 
 
-def _checked_path(text: str, root: Path) -> Path:
+def _checked_path(text: str) -> Path:
     path = Path(text)
     if "\0" in text or not path.is_absolute() or ".." in path.parts:
         raise InvalidRequest(f"the path of an archive must be absolute and without '..': {text!a}")
-    if path.is_relative_to(root.absolute()):
-        raise InvalidRequest(f"{path} is inside the model store")
     return path
 
 
-def _open_target(request: ExportRequest, path: Path) -> Target:
+def _open_target(request: ExportRequest, path: Path, root: Path) -> Target:
+    if path.parent.resolve().is_relative_to(root.resolve()):
+        raise InvalidRequest(f"{path} is inside the model store")
     is_folder = request.path.endswith("/") or path.is_dir()
     if is_folder and request.compress:
         raise InvalidRequest(f"{path} is a folder, and only a file can be compressed")
     return Target(path, is_folder=is_folder)
-
-
-def _write_heads(target: Target, placed: Sequence[Placed]) -> None:
-    with disk_errors(f"write {target.path}"):
-        target.write_heads(placed)
-
-
-def _step(target: Target, written: Iterator[Piece]) -> Piece | None:
-    with disk_errors(f"write {target.path}"):
-        return next(written, None)
-
-
-def _publish(target: Target) -> None:
-    with disk_errors(f"write {target.path}"):
-        target.publish()
 
 
 # -- starting them ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 @click.option("--compress", is_flag=True, help="Compress with zstd.")
 def export_command(models: tuple[str, ...], path: str, *, compress: bool) -> None:
     """Write MODEL... to the archive PATH: a file, a folder (PATH/), or - for standard output."""
+    if not path:
+        raise InvalidRequest("the archive needs a path, or - for standard output")
     client = Client()
     body: dict[str, object] = {"models": list(models), "compress": compress}
     if path == "-":

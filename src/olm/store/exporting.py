@@ -68,8 +68,12 @@ class Target:
         self.path = path
         self.is_folder = is_folder
         self.temp = path.with_name(f"{TEMP_PREFIX}{secrets.token_hex(8)}")
-        if os.path.lexists(path) and not (is_folder and path.is_dir() and not any(path.iterdir())):
+        if os.path.lexists(path) and not (is_folder and path.is_dir()):
             raise InvalidRequest(f"{path} exists already")
+        if is_folder and path.is_dir() and any(path.iterdir()):
+            raise InvalidRequest(
+                f"{path} is a folder with something in it; name a file, or a new folder"
+            )
         with disk_errors(f"write {path}"):
             if is_folder:
                 (self.temp / "blobs" / "sha256").mkdir(parents=True)
@@ -105,9 +109,10 @@ class Target:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        if not self.is_folder and self.path.exists():
-            raise InvalidRequest(f"{self.path} exists already")
-        os.rename(self.temp, self.path)
+        if self.is_folder:
+            os.rename(self.temp, self.path)  # fails where a folder with something in it is
+        else:
+            _move_new(self.temp, self.path)
         fsync_dir(self.path.parent)
 
     def discard(self) -> None:
@@ -117,6 +122,21 @@ class Target:
         else:
             with suppress(OSError):
                 self.temp.unlink()
+
+
+def _move_new(temp: Path, path: Path) -> None:
+    """Give a file its name unless that is taken. Raises InvalidRequest when it is, OSError."""
+    try:
+        os.link(temp, path)  # unlike a rename, it replaces nothing
+    except FileExistsError as exc:
+        raise InvalidRequest(f"{path} exists already") from exc
+    except OSError:
+        # FAT has no links. Somebody may come in between here; that is the best it can do.
+        if os.path.lexists(path):
+            raise InvalidRequest(f"{path} exists already") from None
+        os.rename(temp, path)
+    else:
+        temp.unlink()
 
 
 def spans(placed: Sequence[Placed], target: Target) -> Iterator[Span]:
