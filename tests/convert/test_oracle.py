@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import ANSWERS, build, differences, folder_of
+from oracle import ANSWERS, build, differences, folder_of, is_runnable, run_once, without_words
 
 from olm.checkpoint.folder import open_checkpoint
 from olm.convert.writer import write_gguf
@@ -14,8 +14,21 @@ from olm.convert.writer import write_gguf
 pytestmark = pytest.mark.native
 
 _NAMES = sorted(path.stem for path in ANSWERS.glob("*.json"))
+_RUNNING = [name for name in _NAMES if is_runnable(name)]
 
 
 @pytest.mark.parametrize("name", _NAMES)
 def test_keys_names_types_and_bytes_are_llama_cpps(name: str, tmp_path: Path) -> None:
     assert list(differences(name, tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", _RUNNING)
+def test_llama_cpp_runs_it(name: str, backend: object, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    with open_checkpoint(folder_of(name, tmp_path / "tiny")) as checkpoint:
+        write_gguf(without_words(build(checkpoint)["model"]), path)
+
+    outcome = run_once(path)
+
+    assert np.isfinite(outcome).all()
+    assert np.ptp(outcome) > 0

@@ -89,5 +89,8 @@ class Checkpoint(Protocol):
     def text(self, name: str) -> str | None:
         """A text file of the folder; None when it is not there."""
 
+    def part(self, name: str) -> Checkpoint:
+        """A folder one level down (`2_Dense`) as a checkpoint; closed with this one. Raises CheckpointError when it is not there."""
+
     def close(self) -> None:
         """Let files and mappings go."""

@@ -67,7 +67,9 @@ def dense_layers(checkpoint: Checkpoint) -> Iterator[DenseLayer]:
         n_in, n_out = settings.integer("in_features"), settings.integer("out_features")
         if weight is None or weight.shape != (n_out, n_in):
             found = "none" if weight is None else str(weight.shape)
-            raise CheckpointError(f"{folder}: wanted linear.weight of ({n_out}, {n_in}), found {found}")
+            raise CheckpointError(
+                f"{folder}: wanted linear.weight of ({n_out}, {n_in}), found {found}"
+            )
         yield DenseLayer(folder, n_in, n_out, weight)
 
 
