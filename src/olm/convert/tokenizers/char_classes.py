@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["CharSet", "PatternError", "Reader", "escaped_set", "read_class"]
+__all__ = ["WORD", "CharSet", "PatternError", "Reader", "escaped_set", "read_class"]
 
 
 class PatternError(Exception):
@@ -130,10 +130,13 @@ def _named(*words: str) -> CharSet:
     return CharSet(lambda char: unicodedata.name(char, "").startswith(words))
 
 
+WORD: Final = _category("L", "M", "N", "Pc")
+"""What `\\w` matches: as Oniguruma has it, with all numbers."""
+
 _ESCAPES: Final[Mapping[str, CharSet]] = {
     "s": CharSet(_SPACES.__contains__),
     "d": _category("Nd"),
-    "w": _category("L", "M", "Nd", "Pc"),
+    "w": WORD,
     "h": CharSet("0123456789abcdefABCDEF".__contains__),
 }
 
@@ -162,7 +165,7 @@ _WORDS: Final[Mapping[str, CharSet]] = {
     "alpha": _category("L", "M", "Nl"),
     "alnum": _category("L", "M", "N"),
     "digit": _category("Nd"),
-    "punct": _category("P") | CharSet("$+<=>^`|~".__contains__),
+    "punct": _category("P", "S"),
     "space": _ESCAPES["s"],
     "upper": _category("Lu"),
     "lower": _category("Ll"),
@@ -171,7 +174,7 @@ _WORDS: Final[Mapping[str, CharSet]] = {
     "ascii": CharSet(str.isascii),
 }
 
-_PROPERTY: Final = re.compile(r"\{(\^?)(?:Script=|sc=|IsScript=)?([A-Za-z_ ]+)\}")
+_PROPERTY: Final = re.compile(r"\{(\^?)([A-Za-z_ ]+)\}")
 _HEX: Final = re.compile(r"\{([0-9A-Fa-f]{1,6})\}|([0-9A-Fa-f]{4})")
 _SHORT_HEX: Final = re.compile(r"\{([0-9A-Fa-f]{1,6})\}|([0-9A-Fa-f]{2})")
 _POSIX: Final = re.compile(r":(\^?)([a-z]+):\]")

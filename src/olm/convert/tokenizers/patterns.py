@@ -7,13 +7,13 @@ can keep any backtracking matcher busy for years, so this one counts its steps.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
 
 from olm.convert.tokenizers.char_classes import (
+    WORD,
     CharSet,
     PatternError,
     Reader,
@@ -21,10 +21,10 @@ from olm.convert.tokenizers.char_classes import (
     read_class,
 )
 
-__all__ = ["Pattern", "PatternError", "compile_pattern", "quoted"]
+__all__ = ["Budget", "Pattern", "PatternError", "compile_pattern", "quoted"]
 
 _MAX_CHARS: Final = 4096  # the longest of a known model has 900
-_MAX_STEPS: Final = 400_000  # for one text; known patterns need some 20 a character
+_MAX_STEPS: Final = 400_000  # half a second; known patterns need some 20 a character
 _MAX_DEPTH: Final = 50
 _FOREVER: Final = 1 << 30
 
@@ -32,17 +32,28 @@ _Matcher = Callable[["_Run", int], Iterator[int]]
 """Gives the ends of its matches from a position, the preferred one first."""
 
 
-class _Run:
-    """One search: the text, and the steps that are left."""
+class Budget:
+    """Steps that are left; one for all that is done for one stranger's file."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.left = _MAX_STEPS
+    def __init__(self, n_steps: int = _MAX_STEPS) -> None:
+        self._left = n_steps
 
     def step(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+        """Count one. Raises PatternError when none is left."""
+        self._left -= 1
+        if self._left < 0:
             raise PatternError("takes too long")
+
+
+@attrs.frozen
+class _Run:
+    """One search."""
+
+    text: str
+    budget: Budget
+
+    def step(self) -> None:
+        self.budget.step()
 
 
 @attrs.frozen
@@ -51,13 +62,13 @@ class Pattern:
 
     _matcher: _Matcher
 
-    def find_all(self, text: str) -> Iterator[tuple[int, int]]:
+    def find_all(self, text: str, budget: Budget) -> Iterator[tuple[int, int]]:
         """Spans of the matches from left to right; empty ones too, but none right behind another match.
 
         Raises:
             PatternError: it takes too many steps.
         """
-        run, at = _Run(text), 0
+        run, at = _Run(text, budget), 0
         try:
             while at <= len(text):
                 end = next(self._matcher(run, at), None)
@@ -189,6 +200,7 @@ def _all_of(parts: list[_Matcher]) -> _Matcher:
         return parts[0]
 
     def match_from(run: _Run, at: int, index: int) -> Iterator[int]:
+        run.step()
         if index == len(parts):
             yield at
             return
@@ -279,9 +291,7 @@ _GROUPS: Final[dict[str, Callable[[_Matcher], _Matcher]]] = {
 
 
 def _is_word(text: str, at: int) -> bool:
-    return 0 <= at < len(text) and (
-        unicodedata.category(text[at])[0] in "LM" or unicodedata.category(text[at]) in ("Nd", "Pc")
-    )
+    return 0 <= at < len(text) and text[at] in WORD
 
 
 def _where(test: Callable[[str, int], bool]) -> _Matcher:

@@ -25,7 +25,7 @@ PROBE: Final = (
     "我想在apple工作1314151天～ ひらがなカタカナｱｲ 한국어 ㄱㄴ ไทยภาษา ລາວ ខ្មែរ မြန်မာ\n"
     "нещо на Български Ελληνικά हिन्दी में नमस्ते বাংলা تَجْرِبَة עִבְרִית naïve cafe\u0301 Ǆungla ǅ ﬁne\n"
     "½ ² Ⅷ ٣٤٥٦ १२३४ 😀👍🏽🇺🇸 ❤️ a\u00a0b c\u2003d  \u3000e        eight     five   three \n"
-    "IMGIMGABZ <sentinel:12> tail   "
+    "İstanbul'daki it'Self x'told a  12 b \n 7 IMGIMGABZ <sentinel:12> tail   "
 )
 """A text on which no two of the known ones agree: contractions in both cases, camel case, runs of digits, spaces and line ends of each
 length that matters, signs before words and line ends, marks, many scripts."""

@@ -12,7 +12,7 @@ import attrs
 
 from olm.convert.hparams import Hparams
 from olm.convert.tokenizers.files import table
-from olm.convert.tokenizers.patterns import PatternError, compile_pattern, quoted
+from olm.convert.tokenizers.patterns import Budget, PatternError, compile_pattern, quoted
 from olm.errors import CheckpointError
 
 __all__ = ["GPT2_PATTERN", "Step", "UnknownSplitError", "split", "steps_of"]
@@ -113,13 +113,16 @@ def split(text: str, steps: Sequence[Step]) -> Sequence[_Span]:
         UnknownSplitError: a pattern cannot be read, or takes too long.
     """
     spans: Sequence[_Span] = [(0, len(text))]
+    budget = Budget()
     for step in steps:
         try:
             pattern = compile_pattern(step.pattern)
             spans = [
                 (start + first, start + last)
                 for start, end in spans
-                for first, last in _cut(text[start:end], pattern.find_all(text[start:end]), step)
+                for first, last in _cut(
+                    text[start:end], pattern.find_all(text[start:end], budget), step
+                )
                 if first < last
             ]
         except PatternError as exc:
