@@ -150,7 +150,7 @@ VARIABLES: Final = (
     Variable(
         "TRANSFER_RATE",
         "0",
-        "the most bytes a second for all pulls, and for all pushes, such as 10MB; 0: no limit",
+        "the most bytes a second for all pulls and pushes together, such as 10MB; 0: no limit",
         ollama=False,
     ),
     Variable("EDITOR", "", "editor for Ctrl-g in the REPL"),

@@ -325,3 +325,10 @@ def test_the_built_in_model_costs_no_hashing_when_it_is_there(
     Library.open(tmp_path).close()
 
     assert sum(hashed) < 10_000
+
+
+def test_an_oci_manifest_may_leave_its_media_type_out() -> None:
+    data = b'{"schemaVersion":2,"config":{"mediaType":"c","digest":"sha256:%b","size":1}}'
+    manifest = decode_manifest(data % (b"0" * 64))
+
+    assert manifest.media_type == "application/vnd.docker.distribution.manifest.v2+json"

@@ -23,11 +23,11 @@ from olm.actors.sending import Means, Sending, SendPace, retry_wait_s
 from olm.actors.store import Hold, Release, Store
 from olm.errors import CorruptStore, ModelNotFound, OlmError, first_error
 from olm.log import get_logger
-from olm.registry.client import MANIFEST_TYPE, Registry, base_url, open_registry
+from olm.registry.client import Registry, base_url, open_registry
 from olm.registry.errors import RegistryError, TryAgain
 from olm.registry.upload import Uploads, mount_source
 from olm.registry.upload_record import UploadRecord
-from olm.store.manifests import Layer, Manifest, ManifestStore, decode_manifest
+from olm.store.manifests import MANIFEST_TYPE, Layer, Manifest, ManifestStore, decode_manifest
 from olm.store.names import ModelName
 
 __all__ = ["PushJob", "Pushes"]

@@ -21,13 +21,13 @@ from olm.errors import InvalidRequest
 from olm.outbound import open_client
 from olm.registry.errors import RangesIgnored, RegistryError, TryAgain
 from olm.registry.session import Ask, Session, failure_of, pieces_of, read, same_origin
+from olm.store.manifests import MANIFEST_TYPE
 from olm.store.names import Digest, ModelName
 
 if TYPE_CHECKING:
     import httpx2
 
 __all__ = [
-    "MANIFEST_TYPE",
     "USER_AGENT",
     "Place",
     "Registry",
@@ -41,7 +41,6 @@ _OLLAMA: Final = "0.33.0"
 USER_AGENT: Final = (
     f"ollama/{_OLLAMA} ({platform.machine()} {platform.system().lower()}) olm/{__version__}"
 )
-MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _ACCEPT: Final = f"{MANIFEST_TYPE}, application/vnd.oci.image.manifest.v1+json"
 """Ollama asks for the first alone; other tools, and registries that convert, have the second."""
 _MAX_MANIFEST_BYTES: Final = 4 << 20

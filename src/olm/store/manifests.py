@@ -24,6 +24,7 @@ from olm.store.names import Digest, ModelName
 __all__ = [
     "ADAPTER",
     "LICENSE",
+    "MANIFEST_TYPE",
     "MESSAGES",
     "MODEL",
     "PARAMS",
@@ -41,7 +42,7 @@ __all__ = [
     "encode_manifest",
 ]
 
-_MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
+MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG_TYPE: Final = "application/vnd.docker.container.image.v1+json"
 _IMAGE: Final = "application/vnd.ollama.image."
 MODEL: Final = _IMAGE + "model"
@@ -82,12 +83,13 @@ class Layer(
 class Manifest(
     msgspec.Struct,
     frozen=True,
+    kw_only=True,
     rename={"schema_version": "schemaVersion", "media_type": "mediaType"},
 ):
     """An OCI-like manifest with Ollama's media types. Field order is the order on disk."""
 
     schema_version: int
-    media_type: str
+    media_type: str = MANIFEST_TYPE  # OCI lets manifests leave it out
     config: Layer
     layers: tuple[Layer, ...] = ()
 
@@ -131,7 +133,9 @@ def config_layer(digest: Digest, size_bytes: int) -> Layer:
 
 def encode_manifest(config: Layer, layers: Sequence[Layer]) -> bytes:
     """Write a manifest as Ollama does: compact JSON and a newline."""
-    return msgspec.json.encode(Manifest(2, _MANIFEST_TYPE, config, tuple(layers))) + b"\n"
+    return (
+        msgspec.json.encode(Manifest(schema_version=2, config=config, layers=tuple(layers))) + b"\n"
+    )
 
 
 def decode_manifest(data: bytes) -> Manifest:
