@@ -12,10 +12,10 @@ import numpy as np
 
 from olm.checkpoint.types import RowReader
 from olm.convert.hparams import Hparams
-from olm.convert.lazy import constant, map_values, split, take
+from olm.convert.lazy import constant, map_values, reshape, split, take
 from olm.errors import CheckpointError
 
-__all__ = ["interleave_rope", "llama3_rope_factors", "plus_one", "split_heads"]
+__all__ = ["interleave_rope", "llama3_rope_factors", "plus_one", "split_gate_up", "split_heads"]
 
 
 def interleave_rope(projection: RowReader, n_heads: int) -> RowReader:
@@ -67,6 +67,21 @@ def split_heads(
 ) -> Sequence[RowReader]:
     """Cut a fused [q; k; v] projection or its bias into q, k and v."""
     return split(fused, [n_heads * head_dim, n_kv_heads * head_dim, n_kv_heads * head_dim])
+
+
+def split_gate_up(fused: RowReader) -> tuple[RowReader, RowReader]:
+    """Cut [gate; up] of a feed-forward, or of each of the experts: [2n, columns], or [n_experts, 2n, columns].
+
+    Raises:
+        CheckpointError: the rows do not divide by two.
+    """
+    *experts, n_rows, length = fused.shape if len(fused.shape) > 1 else (*fused.shape, 0)
+    if len(experts) > 1 or not length or n_rows % 2:
+        raise CheckpointError(f"a tensor of {fused.shape} is no gate and up in one")
+    first = np.arange(math.prod(experts) * 2).reshape(-1, 2)
+    halves = reshape(fused, (first.size, n_rows // 2, length))
+    shape = (*experts, n_rows // 2, length)
+    return reshape(take(halves, first[:, 0]), shape), reshape(take(halves, first[:, 1]), shape)
 
 
 def plus_one(norm: RowReader) -> RowReader:

@@ -61,14 +61,14 @@ def _planned(request: Convert) -> Iterator[Sequence[ModelFile]]:
         files = convert_checkpoint(checkpoint, options)
         if wanted is None and files[0].n_f8:
             wanted, is_plain = Quantization(file_type=_OF_F8), False
-        yield [with_file_type(f) if is_plain else _quantized(f, wanted) for f in files]
+        files = tuple(with_file_type(file) for file in files)
+        yield files if is_plain else [_quantized(file, wanted) for file in files]
 
 
 def _quantized(file: ModelFile, wanted: Quantization | None) -> ModelFile:
-    if wanted is None:
+    """Only models are quantized; what lies beside them is small and wants its precision."""
+    if wanted is None or file.kind != "model":
         return file
-    if file.kind != "model":
-        return with_file_type(file)
     imatrix = read_imatrix(Path(wanted.imatrix)) if wanted.imatrix else None
     return quantized(file, _recipe(wanted), imatrix)
 
@@ -93,7 +93,7 @@ def _check_kinds(files: Sequence[ModelFile]) -> None:
 
 def _write(file: ModelFile, request: Convert, send: Send, cancel: CancelFlag) -> None:
     path = Path(request.target)
-    if file.kind == "projector":
+    if file.kind == "projector" and not request.ggufs:
         path = projector_path(path)
     wanted = request.quantization
     weights = None
