@@ -77,7 +77,7 @@ class Tiny:
         model_class: the class of Transformers, if it has another name than `hf_name`.
         tensors: name -> shape, for architectures that Transformers has no class for.
         more_tensors: further ones, `2_Dense/linear.weight` for one in another folder.
-        files: other JSON files of the folder, by path.
+        files: other files of the folder, by path: text, or what becomes JSON.
         has_model, has_projector: which files it becomes.
         not_run: why llama.cpp is not asked to run it.
         tokenizer: a fixture whose tokenizer the folder gets (only where the conversion of tensors asks for it).

@@ -39,16 +39,17 @@ def write_folder(
     tensors: Mapping[str, Sequence[object]],
     files: Mapping[str, object],
 ) -> None:
-    """Write config.json, model.safetensors and other JSON files.
+    """Write config.json, model.safetensors and other files.
 
     Args:
         tensors: name -> [dtype, *shape]. A name `2_Dense/linear.weight` goes into a file in that folder.
-        files: path in the folder -> its JSON.
+        files: path in the folder -> its JSON, or its text.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in {"config.json": config, **files}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(json.dumps(content), "utf-8")
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / path).write_text(text, "utf-8")
     parts: dict[str, dict[str, Sequence[object]]] = {}
     for name, what in tensors.items():
         part, _, inner = name.rpartition("/")
