@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from olm.convert.hparams import Hparams
@@ -11,7 +11,7 @@ from olm.convert.tokenizers.finishing import finish
 from olm.convert.tokenizers.known_splits import QWEN2_PATTERN
 from olm.convert.tokenizers.merges import read_merges, written
 from olm.convert.tokenizers.normalizers import normalizer_flags
-from olm.convert.tokenizers.pieces import Pieces, added_tokens
+from olm.convert.tokenizers.pieces import AddedToken, Pieces, added_tokens
 from olm.convert.tokenizers.recognize import recognize
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.tokenizers.special import special_tokens
@@ -37,7 +37,10 @@ def byte_level_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab
     merges = [written(pair) for pair in read_merges(model)]
     ignore_merges = model.flag("ignore_merges")
     pre = files.tokenizer.get("pre_tokenizer")
-    return write_byte_level(files, vocab, merges, vocab_size, pre, ignore_merges=ignore_merges)
+    added = added_tokens(files)
+    return write_byte_level(
+        files, vocab, merges, vocab_size, pre, ignore_merges=ignore_merges, added=added
+    )
 
 
 def two_file_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
@@ -57,7 +60,8 @@ def two_file_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
     pre: object = _GPT2
     if name.startswith("Qwen2"):
         pre = {"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated"}
-    return write_byte_level(files, vocab, merges, vocab_size, pre, ignore_merges=False)
+    added = added_tokens(files)
+    return write_byte_level(files, vocab, merges, vocab_size, pre, ignore_merges=False, added=added)
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
@@ -78,6 +82,7 @@ def write_byte_level(
     pre_tokenizer: object,
     *,
     ignore_merges: bool,
+    added: Iterable[AddedToken],
 ) -> ReadVocab:
     """Make a vocabulary of a table of texts and ids, merges, and a pre-tokenizer as tokenizer.json writes it.
 
@@ -91,7 +96,7 @@ def write_byte_level(
     pieces = Pieces(vocab_size, vocab.where)
     for text in vocab.values:
         pieces.put_new(vocab.integer(text), text, TokenType.NORMAL)
-    pieces.add(added_tokens(files))
+    pieces.add(added)
     found = recognize(
         pre_tokenizer,
         ignore_merges=ignore_merges,

@@ -13,7 +13,7 @@ import attrs
 
 from olm.convert.tokenizers.splits import GPT2_PATTERN, Step
 
-__all__ = ["KNOWN_SPLITS", "QWEN2_PATTERN", "KnownSplit", "Name"]
+__all__ = ["KIMI_PATTERN", "KNOWN_SPLITS", "LLAMA3_PATTERN", "QWEN2_PATTERN", "KnownSplit", "Name"]
 
 
 @attrs.frozen
@@ -62,8 +62,13 @@ def _o200k(digits: str, suffix: str, signs: str = r"[\r\n/]*") -> str:
     )
 
 
-_LLAMA3: Final = _cl100k(r"\p{N}{1,3}")
+LLAMA3_PATTERN: Final = _cl100k(r"\p{N}{1,3}")
 QWEN2_PATTERN: Final = _cl100k(r"\p{N}")
+KIMI_PATTERN: Final = (
+    rf"[\p{{Han}}]+|{_NO_LETTER}{_UPPER_NOT_HAN}*{_LOWER_NOT_HAN}+{_CONTRACTIONS}?"
+    rf"|{_NO_LETTER}{_UPPER_NOT_HAN}+{_LOWER_NOT_HAN}*{_CONTRACTIONS}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_LINES_AND_SPACES}"
+)
 _BLOOM: Final = " ?[^(\\s|[.,!?…。，、।۔،])]+"
 _SIGNS: Final = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
 _DEEPSEEK_3: Final = rf"{_SIGNS}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_LINES_AND_SPACES}"
@@ -107,7 +112,7 @@ KNOWN_SPLITS: Final[Sequence[KnownSplit]] = (
             Name("chatglm-bpe", needs_bos=False),
             Name("dbrx"),
         ),
-        _LLAMA3,
+        LLAMA3_PATTERN,
     ),
     _known("qwen2", QWEN2_PATTERN),
     _known(
@@ -131,12 +136,7 @@ KNOWN_SPLITS: Final[Sequence[KnownSplit]] = (
         r"\d{1,3}(?=(?:\d{3})*\b)",
         _o200k(r"\p{N}{1,3}", f"{_CONTRACTIONS}?"),
     ),
-    _known(
-        "kimi-k2",
-        rf"[\p{{Han}}]+|{_NO_LETTER}{_UPPER_NOT_HAN}*{_LOWER_NOT_HAN}+{_CONTRACTIONS}?"
-        rf"|{_NO_LETTER}{_UPPER_NOT_HAN}+{_LOWER_NOT_HAN}*{_CONTRACTIONS}?"
-        rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_LINES_AND_SPACES}",
-    ),
+    _known("kimi-k2", KIMI_PATTERN),
     _known(
         "deepseek-llm",
         "[\r\n]",

@@ -8,8 +8,10 @@ from __future__ import annotations
 from olm.checkpoint.types import Checkpoint
 from olm.convert.tokenizers.byte_level import byte_level_vocab, two_file_vocab
 from olm.convert.tokenizers.files import TokenizerFiles
+from olm.convert.tokenizers.ranks import is_tiktoken, tekken_vocab, tiktoken_vocab
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.tokenizers.sentencepiece import (
+    gemma4_vocab,
     merging_vocab,
     model_file_vocab,
     unigram_vocab,
@@ -34,10 +36,16 @@ def read_vocab(checkpoint: Checkpoint, *, vocab_size: int | None) -> ReadVocab |
     files = TokenizerFiles(checkpoint)
     for name in ("tokenizer.model", "spiece.model"):
         data = files.read(name)
-        if data is not None:
+        if data is not None and not is_tiktoken(data):
             return model_file_vocab(files, name, data, vocab_size)
     if files.tokenizer.values:
         return _of_tokenizer_json(files, vocab_size)
+    if "tekken.json" in files.names:
+        return tekken_vocab(files, vocab_size)
+    for name in ("tokenizer.model", "tiktoken.model", "qwen.tiktoken"):
+        data = files.read(name)
+        if data is not None:
+            return tiktoken_vocab(files, name, data, vocab_size)
     return _of_older_files(files, vocab_size)
 
 
@@ -45,6 +53,8 @@ def _of_tokenizer_json(files: TokenizerFiles, vocab_size: int | None) -> ReadVoc
     model = files.tokenizer.table("model")
     kind = model.get("type") or _guessed(model.get("vocab"), has_merges="merges" in model)
     match kind:
+        case "BPE" if str(files.config.get("model_type")).startswith("gemma4"):
+            return gemma4_vocab(files, vocab_size)
         case "BPE" if model.flag("byte_fallback"):
             return merging_vocab(files, vocab_size)
         case "BPE":

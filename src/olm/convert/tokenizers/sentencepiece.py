@@ -8,24 +8,38 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+import attrs
 
 from olm.convert.hparams import Hparams
 from olm.convert.tokenizers.files import TokenizerFiles, table
 from olm.convert.tokenizers.finishing import finish
-from olm.convert.tokenizers.merges import read_merges
+from olm.convert.tokenizers.merges import read_merges, written
 from olm.convert.tokenizers.pieces import SPACE, Pieces, added_tokens
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.tokenizers.sentencepiece_model import SentencePieceModel, parse_sentencepiece
 from olm.convert.vocab import TokenType
 from olm.errors import CheckpointError
 
-__all__ = ["merging_vocab", "model_file_vocab", "unigram_vocab", "xlm_roberta_vocab"]
+__all__ = [
+    "gemma4_vocab",
+    "merging_vocab",
+    "model_file_vocab",
+    "unigram_vocab",
+    "xlm_roberta_vocab",
+]
 
 _ADDED_SCORE: Final = -1000.0  # of added tokens, as llama.cpp's converter writes it
 _BYTE: Final = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _PRE: Final = "default"
+
+# Tokens that the chat parser must see (llama.cpp's converter, gemma.py).
+_GEMMA4_SHOWN: Final = frozenset(
+    ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>")
+    + ("<|tool_response>", "<tool_response|>", '<|"|>')
+)
 
 
 def model_file_vocab(
@@ -113,25 +127,52 @@ def merging_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
         CheckpointError: it is damaged.
     """
     model = files.tokenizer.table("model")
-    merges = read_merges(model)
     ranks: dict[str, int] = {}
-    for rank, (left, right) in enumerate(merges):
+    for rank, (left, right) in enumerate(read_merges(model)):
         ranks.setdefault(left + right, rank)
     pieces = Pieces(vocab_size, files.tokenizer.where)
+    for token, text, kind in _typed(model):
+        pieces.put_new(token, text, kind, -float(ranks.get(text, 0)))
+    _add_tokens(files, pieces)
+    prefix = None if _has_prefix(files.tokenizer) else False
+    facts = ReadVocab(model="llama", pre=_PRE, scores=(), add_space_prefix=prefix)
+    return finish(files, pieces, facts)
+
+
+def gemma4_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
+    """Read Gemma 4's tokenizer.json: merges of pieces with spaces written as SentencePiece does, which have a GGUF model of their own.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    model = files.tokenizer.table("model")
+    merges = [written(pair) for pair in read_merges(model)]
+    pieces = Pieces(vocab_size, files.tokenizer.where)
+    for token, text, kind in _typed(model):
+        pieces.put_new(token, text, kind, _ADDED_SCORE)
+    for added in added_tokens(files):
+        pieces.add([added], _ADDED_SCORE)
+        if added.content in _GEMMA4_SHOWN and pieces.fits(added.id):
+            pieces.put(added.id, added.content, TokenType.USER_DEFINED, _ADDED_SCORE)
+    facts = ReadVocab(
+        model="gemma4", scores=(), merges=merges, add_space_prefix=False, add_bos=True
+    )
+    return attrs.evolve(finish(files, pieces, facts), add_bos=True)
+
+
+def _typed(model: Hparams) -> Iterator[tuple[int, str, TokenType]]:
+    """Pieces of a BPE with byte fallback: id, text, type."""
     unknown = model.get("unk_token")
     vocab = model.table("vocab")
+    if not vocab.values:
+        raise CheckpointError(f"{vocab.where}: no tokens in it")
     for text in vocab.values:
         kind = TokenType.NORMAL
         if text == unknown:
             kind = TokenType.UNKNOWN
         elif _BYTE.fullmatch(text):
             kind = TokenType.BYTE
-        score = -float(ranks.get(text, 0))
-        pieces.put_new(vocab.integer(text), text, kind, score)
-    _add_tokens(files, pieces)
-    prefix = None if _has_prefix(files.tokenizer) else False
-    facts = ReadVocab(model="llama", pre=_PRE, scores=(), add_space_prefix=prefix)
-    return finish(files, pieces, facts)
+        yield vocab.integer(text), text, kind
 
 
 def unigram_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
