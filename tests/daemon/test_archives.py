@@ -176,3 +176,52 @@ def write_archive(path: Path, contents: list[bytes]) -> None:
             info = tarfile.TarInfo(member.path)
             info.size = member.size
             tar.addfile(info, io.BytesIO(member.data or by_digest[str(member.digest)]))
+
+
+def test_readers_that_leave_and_paths_that_cannot_be(
+    pair: tuple[Daemon, Daemon], tmp_path: Path
+) -> None:
+    one, _ = pair
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    command = f"'{sys.executable}' -m olm export tiny - | head -c 100 | wc -c"
+
+    piped = subprocess.run(
+        ["bash", "-c", command], env={**os.environ, **one.env}, capture_output=True, check=False
+    )
+    answers = {
+        path: olm(one, "export", "tiny", path).stderr.decode()
+        for path in (f"{tmp_path}/none/x.tar", f"{tmp_path}/full", f"{one.home}/models/x.tar", "")
+    }
+
+    assert piped.stdout.strip() == b"100"
+    assert piped.stderr == b""
+    assert [text.count("\n") for text in answers.values()] == [1, 1, 1, 1]
+    words = ["no such file or directory", "with something in it", "inside the model", "-"]
+    assert all(word in text for word, text in zip(words, answers.values(), strict=True))
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "full", tmp_path / "full" / "mine"]
+
+
+def test_a_client_that_leaves_an_import_leaves_what_was_verified(
+    pair: tuple[Daemon, Daemon], tmp_path: Path
+) -> None:
+    _, two = pair
+    archive, big = tmp_path / "big.tar", random.Random(6).randbytes(6 << 20)
+    write_archive(archive, [big, big[::-1]])
+    data, blobs = archive.read_bytes(), two.home / "models/blobs"
+    where = urlsplit(two.url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port)
+    connection.putrequest("POST", "/api/import")
+    connection.putheader("Content-Type", "application/x-tar")
+    connection.putheader("Content-Length", str(len(data)))
+    connection.endheaders(data[: 9 << 20])
+    first = blobs / Digest.of(big).file_name
+    wait_until(lambda: first.exists() and list(blobs.glob(".olm-tmp-*")), what="the second")
+    connection.close()
+    wait_until(lambda: not list(blobs.glob(".olm-tmp-*")), what="its end")
+    inode = first.stat().st_ino
+
+    assert b"big" not in olm(two, "list").stdout
+    assert olm(two, "import", str(archive)).returncode == 0
+    assert first.stat().st_ino == inode
+    assert b"big:latest" in olm(two, "list").stdout

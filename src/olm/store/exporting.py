@@ -72,7 +72,7 @@ class Target:
             raise InvalidRequest(f"{path} exists already")
         if is_folder and path.is_dir() and any(path.iterdir()):
             raise InvalidRequest(
-                f"{path} is a folder with something in it; name a file, or a new folder"
+                f"{path} exists already, with something in it; name a file, or a new folder"
             )
         with disk_errors(f"write {path}"):
             if is_folder:
