@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from convert_kit import Shape, random_model
+from convert_kit import Shape, random_model, tensor_bytes
 
 from olm.checkpoint.types import RowReader
 from olm.convert import writer
@@ -105,6 +105,20 @@ def test_what_a_file_cannot_hold_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError, match=f"tensor 'a.weight': .*{words}"):
         write_gguf(_file(_tensor(values, type_name)), tmp_path / "a")
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 37, 4096])
+def test_16_bit_floats_are_rounded_as_numpy_rounds(tmp_path: Path, length: int) -> None:
+    """To nearest, ties to even, subnormals kept: with vector instructions and without."""
+    bits = np.random.default_rng(length).integers(0, 1 << 32, (3, length), dtype=np.uint32)
+    values = bits.view(np.float32)
+    values[~(np.abs(values) < 65504)] = 65504 - 16  # a tie
+    values[0, :1] = 2.0**-24 * 1.5
+
+    write_gguf(_file(_tensor(values, "F16")), tmp_path / "a")
+
+    data = tensor_bytes(tmp_path / "a")["a.weight"][1]
+    assert data == values.astype(np.float16).tobytes()
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
