@@ -57,6 +57,7 @@ class PartialBlob:
             self._held = Coverage(_recorded(self._path, os.fstat(self._fd).st_size, size_bytes))
             self.n_held = self._n_saved = self._held.n_bytes
             """How many bytes are here; any thread may look."""
+            self._saved_end = _end(self._held)
             if not self.n_held:
                 self._remove_records()  # a stale one must not vouch for the holes of a new file
             os.ftruncate(self._fd, size_bytes)
@@ -122,12 +123,13 @@ class PartialBlob:
         with self._moved:
             # Taken before the bytes are synced: it must not speak of any that come later.
             record, n_held = encode_record(self._held, self._size), self.n_held
+            end = _end(self._held)
         if n_held == self._n_saved or self._is_unsure:
             return
         with disk_errors(_DOING):
             self._sync()
             write_durably(_record_path(self._path), record)
-        self._n_saved = n_held
+        self._n_saved, self._saved_end = n_held, end
 
     def _sync(self) -> None:
         """Bring all bytes to the disk. Raises OSError; what was not there before must then be fetched again.
@@ -146,11 +148,12 @@ class PartialBlob:
     def make_room(self) -> None:
         """Give up the last bytes, so that a disk that is full to the brim has room for the record of all others.
 
-        Only at the end of a download: these bytes may be hashed already. Raises StoreError.
+        Only at the end of a download: these bytes may be hashed already. None that the record of before vouches for: the
+        new one may fail, too. Raises StoreError.
         """
         with self._moved:
             spans = self._held.spans
-            cut = max(0, spans[-1][1] - _SPARE_BYTES) if spans else 0
+            cut = max(self._saved_end, _end(self._held) - _SPARE_BYTES)
             self._held = Coverage((start, min(end, cut)) for start, end in spans)
             self.n_held = self._held.n_bytes
         with disk_errors(_DOING):
@@ -230,6 +233,11 @@ def _free_bytes(folder: Path) -> int:
     with disk_errors("look at the model store"):
         status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
+
+
+def _end(held: Coverage) -> int:
+    """Where the last of the bytes ends."""
+    return held.spans[-1][1] if held.spans else 0
 
 
 def _partial_path(folder: Path, digest: Digest) -> Path:
