@@ -12,7 +12,6 @@ Cases are in the `oracle_cases_*.py` beside this file; without names, those with
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import json
 import os
@@ -136,6 +135,7 @@ def build(checkpoint: object, type_name: str = "F32") -> Mapping[str, ModelFile]
 def differences(name: str, temp: Path) -> Iterator[str]:
     """Convert a case's checkpoint and say where that differs from llama.cpp's answer: key, tensor, type or bytes."""
     from convert_kit import tensor_bytes
+    from oracle_weights import digest
 
     from olm.checkpoint.folder import open_checkpoint
     from olm.convert.writer import write_gguf
@@ -154,8 +154,8 @@ def differences(name: str, temp: Path) -> Iterator[str]:
                     yield from _shape_differences(expected["tensors"], file)
                 found = tensor_bytes(path)
                 for tensor, (_, *digests) in expected["tensors"].items():
-                    if tensor in found and digests[place] != _digest(*found[tensor]):
-                        yield f"{type_name} {tensor}: wanted {digests[place]}, found {_digest(*found[tensor])}"
+                    if tensor in found and digests[place] != digest(tensor, *found[tensor]):
+                        yield f"{type_name} {tensor}: wanted {digests[place]}, found {digest(tensor, *found[tensor])}"
 
 
 def is_runnable(name: str) -> bool:
@@ -197,10 +197,6 @@ def run_once(path: Path) -> NDArray[np.float32]:
                         return event.vectors
 
             return np.frombuffer(trio.run(wait), np.float32)
-
-
-def _digest(type_name: str, data: bytes) -> str:
-    return f"{type_name} {hashlib.sha256(data).hexdigest()[:12]}"
 
 
 def _key_differences(expected: Mapping[str, Sequence[object]], file: ModelFile) -> Iterator[str]:

@@ -6,7 +6,6 @@ of cases from standard input and writes one JSON answer for each into a folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -25,7 +24,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from conversion import get_model_class  # noqa: E402
 from conversion.base import ModelBase, ModelType, get_model_architecture  # noqa: E402
-from oracle_weights import write_folder  # noqa: E402
+from oracle_weights import digest, write_folder  # noqa: E402
 
 FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 KEPT = ("architecture", "type", "file_type", "quantization_version")
@@ -85,11 +84,6 @@ def key_of(field: gguf.ReaderField) -> list:
     return [":".join(kinds[:2]), value]
 
 
-def digest(tensor: gguf.ReaderTensor) -> str:
-    """Type and the first digits of a hash."""
-    return f"{tensor.tensor_type.name} {hashlib.sha256(tensor.data.tobytes()).hexdigest()[:12]}"
-
-
 def is_kept(name: str) -> bool:
     """Keys to compare: not the file's, not the tokenizer's, and of the general ones those that decide something."""
     if name.startswith("general."):
@@ -106,11 +100,11 @@ def answer_of(folder: Path, *, is_projector: bool) -> dict:
             folder, folder.parent / f"{type_name}.gguf", type_name, is_projector=is_projector
         )
         found = {k: key_of(v) for k, v in reader.fields.items() if is_kept(k)}
-        found.pop("general.file_type")
+        found.pop("general.file_type", None)
         keys = found
         for tensor in reader.tensors:
             tensors.setdefault(tensor.name, [[int(n) for n in reversed(tensor.shape)]]).append(
-                digest(tensor)
+                digest(tensor.name, tensor.tensor_type.name, tensor.data.tobytes())
             )
     return {"keys": keys, "tensors": tensors}
 

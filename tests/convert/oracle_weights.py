@@ -5,6 +5,7 @@ Numpy only, and nothing of olm: the oracle's process (`oracle_torch.py`) has ano
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["weights", "write_folder"]
+__all__ = ["digest", "weights", "write_folder"]
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "I32": np.int32}
 
@@ -31,6 +32,16 @@ def weights(name: str, dtype: str, shape: Sequence[int]) -> NDArray[np.generic]:
     x ^= x >> np.uint32(13)
     values = ((x >> np.uint32(8)).astype(np.float32) / np.float32(1 << 24) - np.float32(0.5)) / 5
     return values.astype(_DTYPES[dtype]).reshape(shape)
+
+
+def digest(name: str, type_name: str, data: bytes) -> str:
+    """A tensor's type and the first digits of a hash of its bytes.
+
+    `exp` is rounded differently by every library in its last bit, so what it made is hashed as f16.
+    """
+    if name.endswith(".ssm_a"):
+        data = np.frombuffer(data, np.float32).astype(np.float16).tobytes()
+    return f"{type_name} {hashlib.sha256(data).hexdigest()[:12]}"
 
 
 def write_folder(

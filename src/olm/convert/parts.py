@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from olm.checkpoint.types import RowReader
 from olm.convert.hparams import Hparams
-from olm.convert.lazy import constant, map_values, reshape, split, take
+from olm.convert.lazy import constant, map_values, n_rows, reshape, split, take
 from olm.errors import CheckpointError
 
-__all__ = ["interleave_rope", "llama3_rope_factors", "plus_one", "split_gate_up", "split_heads"]
+__all__ = [
+    "interleave_rope",
+    "is_same",
+    "llama3_rope_factors",
+    "longrope_factors",
+    "negative_exp",
+    "plus_one",
+    "split_gate_up",
+    "split_heads",
+    "squeeze",
+    "ungroup_qkv",
+]
+
+_ROWS_COMPARED: Final = 1024
 
 
 def interleave_rope(projection: RowReader, n_heads: int) -> RowReader:
@@ -87,3 +101,63 @@ def split_gate_up(fused: RowReader) -> tuple[RowReader, RowReader]:
 def plus_one(norm: RowReader) -> RowReader:
     """A norm that is stored minus one (Gemma)."""
     return map_values(norm, lambda values: values + np.float32(1))
+
+
+def ungroup_qkv(
+    fused: RowReader, n_heads: int, n_kv_heads: int, head_dim: int
+) -> tuple[RowReader, RowReader, RowReader]:
+    """Take q, k and v out of a projection, or its bias, that is fused by groups.
+
+    Each of the `n_kv_heads` groups holds the query heads that share a key, then that key, then its value (Falcon, InternLM2;
+    GPT-NeoX and Bloom, where each query has a key of its own).
+
+    Raises:
+        CheckpointError: the rows do not divide into such groups.
+    """
+    if n_kv_heads <= 0 or n_heads % n_kv_heads:
+        raise CheckpointError(f"{n_heads} heads do not divide into {n_kv_heads} groups")
+    size = n_heads // n_kv_heads + 2
+    if fused.shape[0] != n_kv_heads * size * head_dim:
+        raise CheckpointError(
+            f"{fused.shape[0]} rows of a projection, expected {n_heads} + 2 * {n_kv_heads} heads of {head_dim}"
+        )
+    rows = np.arange(fused.shape[0]).reshape(n_kv_heads, size, head_dim)
+    parts = (rows[:, :-2], rows[:, -2], rows[:, -1])
+    q, k, v = (take(fused, part.reshape(-1)) for part in parts)
+    return q, k, v
+
+
+def longrope_factors(rope: Hparams, n_dims: int) -> Sequence[tuple[str, RowReader]]:
+    """The tensors `rope_factors_long.weight` and `rope_factors_short.weight`, [n_dims / 2] each; none without such scaling.
+
+    Raises:
+        CheckpointError: one of the two is missing, or too short or long.
+    """
+    found = {kind: rope.numbers(f"{kind}_factor") for kind in ("long", "short")}
+    if not any(found.values()):
+        return ()
+    for kind, factors in found.items():
+        if len(factors) != n_dims // 2:
+            raise CheckpointError(
+                f"{rope.where}: {len(factors)} numbers in {kind}_factor, wanted {n_dims // 2}"
+            )
+    return [(f"rope_factors_{kind}.weight", constant(np.array(f))) for kind, f in found.items()]
+
+
+def negative_exp(logs: RowReader) -> RowReader:
+    """Mamba's A out of its logarithm: -exp(x), rounded once."""
+    return map_values(logs, lambda x: -np.exp(x.astype(np.float64)).astype(np.float32))
+
+
+def squeeze(tensor: RowReader) -> RowReader:
+    """Drop dimensions of 1, as a depthwise convolution's kernel [channels, 1, width] has one."""
+    return reshape(tensor, [size for size in tensor.shape if size != 1])
+
+
+def is_same(one: RowReader, other: RowReader) -> bool:
+    """Whether two tensors hold the same bits. Reads both, unless they differ early."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    starts = range(0, n_rows(one), _ROWS_COMPARED)
+    ends = ((start, min(start + _ROWS_COMPARED, n_rows(one))) for start in starts)
+    return all(np.array_equal(one.read(a, b), other.read(a, b)) for a, b in ends)
