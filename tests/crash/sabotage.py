@@ -19,6 +19,7 @@ def _without_file_syncs() -> None:
     """Bytes are not brought to the disk before a file gets its name."""
     real = os.fsync
     os.fsync = lambda fd: real(fd) if _is_dir(fd) else None
+    os.fdatasync = lambda _: None
 
 
 def _without_folder_syncs() -> None:
