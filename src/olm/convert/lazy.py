@@ -12,13 +12,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from olm.checkpoint.types import DTYPES, RowReader
+from olm.checkpoint.types import RowReader
+from olm.convert.rows import Array, Taken, n_rows, read_all, row_length
+from olm.convert.transposing import Swapped, transpose
 from olm.convert.values import check_packed, to_f32
 from olm.errors import CheckpointError
 
@@ -39,33 +40,10 @@ __all__ = [
     "widen",
 ]
 
-Array = NDArray[np.generic]
-
-# A gather reads one span if at most this many times its rows lie in it (mapped rows that are skipped cost nothing), else row by row.
-_SPARSE: Final = 8
-# Rows read at once where a source must be gone through as a whole.
-_BLOCK_ROWS: Final = 256
-
-
-def row_length(reader: RowReader) -> int:
-    """Elements of a row: the last dimension; 1 for a scalar."""
-    return reader.shape[-1] if reader.shape else 1
-
-
-def n_rows(reader: RowReader) -> int:
-    """Number of rows: the product of all dimensions but the last."""
-    return math.prod(reader.shape[:-1])
-
-
-def read_all(reader: RowReader) -> Array:
-    """Read a tensor whole, in its own shape. For small ones: norms, biases, scales."""
-    flat = reader.read(0, n_rows(reader))
-    return flat if is_packed_dtype(reader.dtype) else flat.reshape(reader.shape)
-
-
-def is_packed_dtype(dtype: str) -> bool:
-    """Whether rows of this dtype are blocks of bytes."""
-    return dtype not in DTYPES
+# Under these names `olm.convert.factors` knows what a tensor was made with.
+_Taken = Taken
+_Swapped = Swapped
+_Index = slice | Sequence[int] | NDArray[np.integer]
 
 
 @attrs.frozen
@@ -88,29 +66,6 @@ def constant(values: Array) -> RowReader:
 
 
 @attrs.frozen
-class _Taken:
-    """Rows of another tensor by number: `index` has one entry for each row of this one."""
-
-    source: RowReader
-    shape: tuple[int, ...]
-    index: NDArray[np.int64]
-
-    @property
-    def dtype(self) -> str:
-        return self.source.dtype
-
-    def read(self, start: int, stop: int) -> Array:
-        wanted = self.index[start:stop]
-        if not len(wanted):
-            return self.source.read(0, 0)
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        if high - low <= _SPARSE * len(wanted):
-            span = self.source.read(low, high)
-            return span[wanted - low]
-        return np.concatenate([self.source.read(int(row), int(row) + 1) for row in wanted])
-
-
-@attrs.frozen
 class _Sliced:
     """A run of another tensor's rows."""
 
@@ -126,7 +81,17 @@ class _Sliced:
         return self.source.read(self.first + start, self.first + stop)
 
 
-def take(reader: RowReader, index: slice | Sequence[int] | NDArray[np.integer]) -> RowReader:
+def _numbers(index: _Index, length: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The places that `index` means in a dimension of `length`. Raises CheckpointError for one outside."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(length), dtype=np.int64)
+    numbers = np.asarray(index, dtype=np.int64)
+    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < length):
+        raise CheckpointError(f"{numbers.min()} to {numbers.max()} asked of a tensor of {shape}")
+    return numbers
+
+
+def take(reader: RowReader, index: _Index) -> RowReader:
     """Take entries of the first dimension, by slice or by number: `tensor[index]` of numpy.
 
     A vector is read whole, for it is one row.
@@ -136,15 +101,7 @@ def take(reader: RowReader, index: slice | Sequence[int] | NDArray[np.integer]) 
     """
     if not reader.shape:
         raise CheckpointError("a scalar has no rows to take")
-    length = reader.shape[0]
-    if isinstance(index, slice):
-        numbers = np.arange(*index.indices(length), dtype=np.int64)
-    else:
-        numbers = np.asarray(index, dtype=np.int64)
-    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < length):
-        raise CheckpointError(
-            f"rows {numbers.min()} to {numbers.max()} asked of a tensor of {reader.shape}"
-        )
+    numbers = _numbers(index, reader.shape[0], reader.shape)
     shape = (len(numbers), *reader.shape[1:])
     if len(reader.shape) == 1:
         return columns(reader, numbers)
@@ -169,17 +126,13 @@ class _Columns:
         return np.ascontiguousarray(self.source.read(start, stop)[:, self.index])
 
 
-def columns(reader: RowReader, index: slice | Sequence[int] | NDArray[np.integer]) -> RowReader:
+def columns(reader: RowReader, index: _Index) -> RowReader:
     """Take entries of the last dimension: `tensor[..., index]`. Not of packed tensors."""
     check_packed(reader.dtype, "columns cannot be taken")
-    length = row_length(reader)
-    if isinstance(index, slice):
-        n_taken = len(range(*index.indices(length)))
-        return _Columns(reader, (*reader.shape[:-1], n_taken), index)
-    numbers = np.asarray(index, dtype=np.int64)
-    if len(numbers) and not (numbers.min() >= 0 and numbers.max() < length):
-        raise CheckpointError(f"columns up to {numbers.max()} asked of a tensor of {reader.shape}")
-    return _Columns(reader, (*reader.shape[:-1], len(numbers)), numbers)
+    numbers = _numbers(index, row_length(reader), reader.shape)
+    # A slice of numpy's is a view, a gather a copy.
+    columns_of = index if isinstance(index, slice) else numbers
+    return _Columns(reader, (*reader.shape[:-1], len(numbers)), columns_of)
 
 
 @attrs.frozen
@@ -319,67 +272,6 @@ def reshape(reader: RowReader, shape: Sequence[int]) -> RowReader:
     if wanted and wanted[-1] != row_length(reader):
         check_packed(reader.dtype, "rows cannot change their length")
     return _Reshaped(reader, wanted)
-
-
-@attrs.frozen
-class _Swapped:
-    """The last two dimensions exchanged, one matrix after the other.
-
-    Rows of the result are columns of the source, so each read goes through a whole matrix of it, `_BLOCK_ROWS` rows at a
-    time. Of mapped files that costs page cache only; of a recomputed source it costs the computation once for each read.
-    """
-
-    source: RowReader
-    shape: tuple[int, ...]
-
-    @property
-    def dtype(self) -> str:
-        return self.source.dtype
-
-    def read(self, start: int, stop: int) -> Array:
-        height, width = self.shape[-2:]  # of a matrix of the result
-        out = np.empty((stop - start, width), dtype=DTYPES[self.dtype])
-        at = start
-        while at < stop:
-            matrix, first = divmod(at, height)
-            last = min(height, first + stop - at)
-            for row in range(0, width, _BLOCK_ROWS):
-                end = min(row + _BLOCK_ROWS, width)
-                block = self.source.read(matrix * width + row, matrix * width + end)
-                out[at - start : at - start + last - first, row:end] = block[:, first:last].T
-            at += last - first
-        return out
-
-
-def transpose(reader: RowReader, axes: Sequence[int] | None = None) -> RowReader:
-    """Permute dimensions as numpy does; without `axes` the last two are exchanged.
-
-    As long as the last dimension stays the last one only rows move; otherwise see `_Swapped` for the cost.
-    """
-    ndim = len(reader.shape)
-    if axes is None:
-        axes = (*range(ndim - 2), ndim - 1, ndim - 2)
-    order = tuple(axis % ndim for axis in axes)
-    if sorted(order) != list(range(ndim)):
-        raise CheckpointError(f"{tuple(axes)} is no order of the dimensions of {reader.shape}")
-    if order[-1] == ndim - 1:
-        return _rows_permuted(reader, order)
-    check_packed(reader.dtype, "packed tensors cannot be transposed")
-    # Bring the dimension that becomes the last one beside the last one, exchange the two, and put the rest in order.
-    leading = [axis for axis in range(ndim - 1) if axis != order[-1]]
-    before = (*leading, order[-1], ndim - 1)
-    swapped_order = (*leading, ndim - 1, order[-1])
-    near = _rows_permuted(reader, before)
-    swapped = _Swapped(near, (*near.shape[:-2], near.shape[-1], near.shape[-2]))
-    return _rows_permuted(swapped, tuple(swapped_order.index(axis) for axis in order))
-
-
-def _rows_permuted(reader: RowReader, order: tuple[int, ...]) -> RowReader:
-    if order == tuple(range(len(order))):
-        return reader
-    rows = np.arange(n_rows(reader), dtype=np.int64).reshape(reader.shape[:-1])
-    shape = tuple(reader.shape[axis] for axis in order)
-    return _Taken(reader, shape, np.ascontiguousarray(rows.transpose(order[:-1])).reshape(-1))
 
 
 @attrs.frozen
