@@ -79,6 +79,8 @@ async def test_other_tools_read_it(shop: Shop, tmp_path: Path) -> None:
         names = tar.getnames()
         index = json.load(tar.extractfile(INDEX))  # type: ignore[arg-type]
         assert names[:2] == [LAYOUT, INDEX]
+        layout = json.load(tar.extractfile(LAYOUT))  # type: ignore[arg-type]
+        sizes = {member.name.rpartition("/")[2]: member.size for member in tar.getmembers()}
         for name in names[2:]:
             file = tar.extractfile(name)
             assert file is not None
@@ -88,6 +90,15 @@ async def test_other_tools_read_it(shop: Shop, tmp_path: Path) -> None:
     )
     assert listed.stdout.decode().split() == names
     assert listed.stderr == b""
+    # What image-spec 1.1 demands of a layout (image-layout.md, image-index.md, descriptor.md).
+    assert layout == {"imageLayoutVersion": "1.0.0"}
+    assert (index["schemaVersion"], index["mediaType"]) == (
+        2,
+        "application/vnd.oci.image.index.v1+json",
+    )
+    for item in index["manifests"]:
+        assert item["mediaType"].startswith("application/vnd.")
+        assert sizes[item["digest"].removeprefix("sha256:")] == item["size"]
     notes = index["manifests"][0]["annotations"]
     assert notes["org.opencontainers.image.ref.name"] == "tiny:latest"
 
