@@ -212,8 +212,16 @@ class Architecture:
         """(name in the checkpoint, name that `modify` gave, tensor)."""
         for name, tensor in self.extra():
             yield name, name, tensor
+        yield from self.transformed(dequantized(self.checkpoint.tensors, self.hparams))
+
+    def transformed(self, tensors: Mapping[str, RowReader]) -> Iterator[tuple[str, str, RowReader]]:
+        """Put tensors of the checkpoint through `keep` and `modify`; also the factors of adapters (`olm.convert.lora`).
+
+        Yields:
+            (name in the checkpoint, name that `modify` gave, tensor).
+        """
         kept: dict[str, RowReader] = {}
-        for name, tensor in dequantized(self.checkpoint.tensors, self.hparams).items():
+        for name, tensor in tensors.items():
             target = self.keep(name)
             if target is not None:
                 kept[target] = tensor
