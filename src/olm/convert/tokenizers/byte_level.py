@@ -9,9 +9,9 @@ from olm.convert.hparams import Hparams
 from olm.convert.tokenizers.files import TokenizerFiles, table
 from olm.convert.tokenizers.finishing import finish
 from olm.convert.tokenizers.known_splits import QWEN2_PATTERN
-from olm.convert.tokenizers.merges import read_merges, written
+from olm.convert.tokenizers.merges import read_merges, write_merges
 from olm.convert.tokenizers.normalizers import normalizer_flags
-from olm.convert.tokenizers.pieces import AddedToken, Pieces, added_tokens
+from olm.convert.tokenizers.pieces import AddedToken, Pieces, added_tokens, token_ids
 from olm.convert.tokenizers.recognize import recognize
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.tokenizers.special import special_tokens
@@ -34,7 +34,7 @@ def byte_level_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab
     """
     model = files.tokenizer.table("model")
     vocab = model.table("vocab")
-    merges = [written(pair) for pair in read_merges(model)]
+    merges = write_merges(read_merges(model))
     ignore_merges = model.flag("ignore_merges")
     pre = files.tokenizer.get("pre_tokenizer")
     added = added_tokens(files)
@@ -55,7 +55,7 @@ def two_file_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
     text = files.text(_MERGES)
     if text is None:
         raise CheckpointError(f"{_MERGES}: is missing; {_VOCAB} alone cannot split text")
-    merges = [written(pair) for pair in _lines(text)]
+    merges = write_merges(_lines(text))
     name = str(files.settings.get("tokenizer_class") or "")
     pre: object = _GPT2
     if name.startswith("Qwen2"):
@@ -94,8 +94,8 @@ def write_byte_level(
     if not merges:
         raise CheckpointError(f"{vocab.where}: no merges, and llama.cpp knows no BPE without them")
     pieces = Pieces(vocab_size, vocab.where)
-    for text in vocab.values:
-        pieces.put_new(vocab.integer(text), text, TokenType.NORMAL)
+    for text, token in token_ids(vocab):
+        pieces.put_new(token, text, TokenType.NORMAL)
     pieces.add(added)
     found = recognize(
         pre_tokenizer,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from olm.convert.hparams import Hparams
 from olm.errors import CheckpointError
 
-__all__ = ["read_merges", "written"]
+__all__ = ["read_merges", "write_merges", "written"]
 
 
-def read_merges(model: Hparams) -> Sequence[tuple[str, str]]:
+def read_merges(model: Hparams) -> Iterator[tuple[str, str]]:
     """The pairs of a tokenizer.json's `model`, best first.
 
     Raises:
@@ -19,24 +19,30 @@ def read_merges(model: Hparams) -> Sequence[tuple[str, str]]:
     entries = model.get("merges")
     if not isinstance(entries, list):
         raise CheckpointError(f"{model.where}: 'merges' is missing, wanted a list of pairs")
-    return [_pair(entry, model.where, i) for i, entry in enumerate(entries)]
+    for index, entry in enumerate(entries):
+        # Half a million of them, so the usual forms come first and at once.
+        if type(entry) is list and len(entry) == 2:
+            left, right = entry
+        elif type(entry) is str:
+            left, _, right = entry.partition(" ")
+            if " " in right:
+                left = ""
+        else:
+            left = right = ""
+        if not (left and right and type(left) is str and type(right) is str):
+            raise CheckpointError(
+                f"{model.where}: merge {index} is not a pair: {str(entry)[:60]!r}"
+            )
+        yield left, right
 
 
-def _pair(entry: object, where: str, index: int) -> tuple[str, str]:
-    if isinstance(entry, str):
-        left, space, right = entry.partition(" ")
-        if left and space and right and " " not in right:
-            return left, right
-    elif isinstance(entry, list) and len(entry) == 2:
-        left, right = entry
-        if isinstance(left, str) and isinstance(right, str) and left and right:
-            return left, right
-    raise CheckpointError(f"{where}: merge {index} is not a pair: {str(entry)[:60]!r}")
+def write_merges(pairs: Iterable[tuple[str, str]]) -> Sequence[str]:
+    """Pairs as a GGUF has them."""
+    return [written(left, right) for left, right in pairs]
 
 
-def written(pair: tuple[str, str]) -> str:
-    """A pair as a GGUF has it. A space within a piece is written as byte-level BPE writes spaces, for the one between is the mark."""
-    left, right = pair
+def written(left: str, right: str) -> str:
+    """One pair. A space within a piece is written as byte-level BPE writes spaces, for the one between is the mark."""
     if " " in left or " " in right:
         left, right = left.replace(" ", "Ġ"), right.replace(" ", "Ġ")
     return f"{left} {right}"

@@ -15,7 +15,7 @@ from olm.convert.tokenizers.files import TokenizerFiles, table
 from olm.convert.vocab import TokenType
 from olm.errors import CheckpointError
 
-__all__ = ["SPACE", "AddedToken", "Pieces", "added_tokens", "looks_special"]
+__all__ = ["SPACE", "AddedToken", "Pieces", "added_tokens", "looks_special", "token_ids"]
 
 SPACE: Final = "\u2581"
 """How SentencePiece writes a space."""
@@ -54,6 +54,7 @@ class Pieces:
                 f"config.json: a vocabulary of {size} tokens, more than {_MAX_TOKENS}"
             )
         self._size = size
+        self._limit = _MAX_TOKENS if size is None else size
         self._where = where
         self._pieces: dict[int, tuple[str | bytes, int, float]] = {}
         self.ids: dict[str | bytes, int] = {}
@@ -72,7 +73,7 @@ class Pieces:
 
     def fits(self, token: int) -> bool:
         """Whether the model has a row for this id."""
-        return 0 <= token < (_MAX_TOKENS if self._size is None else self._size)
+        return 0 <= token < self._limit
 
     def put(self, token: int, text: str | bytes, kind: int, score: float = 0.0) -> None:
         """Set a piece. One that had the id, or the text, is gone.
@@ -80,10 +81,10 @@ class Pieces:
         Raises:
             CheckpointError: the id is negative, or beyond the model's embedding.
         """
-        if not self.fits(token):
+        if not 0 <= token < self._limit:
             raise CheckpointError(
                 f"{self._where}: token {_shown(text)} has id {token}, "
-                f"but the model has {_MAX_TOKENS if self._size is None else self._size} tokens"
+                f"but the model has {self._limit} tokens"
             )
         old = self._pieces.get(token)
         if old is not None:
@@ -192,3 +193,15 @@ def _id(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise CheckpointError(f"{where}: wanted the id of a token, found {value!r}")
     return value
+
+
+def token_ids(vocab: Hparams) -> Iterator[tuple[str, int]]:
+    """The entries of a vocabulary's table, text and id.
+
+    Raises:
+        CheckpointError: an id is no whole number.
+    """
+    for text, token in vocab.values.items():
+        if type(token) is not int or token < 0:
+            raise CheckpointError(f"{vocab.where}: {_shown(text)} has no id, but {token!r:.40}")
+        yield text, token

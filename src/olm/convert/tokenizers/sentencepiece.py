@@ -16,8 +16,8 @@ import attrs
 from olm.convert.hparams import Hparams
 from olm.convert.tokenizers.files import TokenizerFiles, table
 from olm.convert.tokenizers.finishing import finish
-from olm.convert.tokenizers.merges import read_merges, written
-from olm.convert.tokenizers.pieces import SPACE, Pieces, added_tokens
+from olm.convert.tokenizers.merges import read_merges, write_merges
+from olm.convert.tokenizers.pieces import SPACE, Pieces, added_tokens, token_ids
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.tokenizers.sentencepiece_model import SentencePieceModel, parse_sentencepiece
 from olm.convert.vocab import TokenType
@@ -37,9 +37,8 @@ _PRE: Final = "default"
 
 # Tokens that the chat parser must see (llama.cpp's converter, gemma.py).
 _GEMMA4_SHOWN: Final = frozenset(
-    ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>")
-    + ("<|tool_response>", "<tool_response|>", '<|"|>')
-)
+    f"<{name}>" for name in ("|channel", "channel|", "|tool_call", "tool_call|", '|"|')
+) | {"<|tool_response>", "<tool_response|>"}
 
 
 def model_file_vocab(
@@ -132,7 +131,7 @@ def merging_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
         ranks.setdefault(left + right, rank)
     pieces = Pieces(vocab_size, files.tokenizer.where)
     for token, text, kind in _typed(model):
-        pieces.put_new(token, text, kind, -float(ranks.get(text, 0)))
+        pieces.put_new(token, text, kind, 0.0 - ranks.get(text, 0))
     _add_tokens(files, pieces)
     prefix = None if _has_prefix(files.tokenizer) else False
     facts = ReadVocab(model="llama", pre=_PRE, scores=(), add_space_prefix=prefix)
@@ -146,7 +145,7 @@ def gemma4_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
         CheckpointError: it is damaged.
     """
     model = files.tokenizer.table("model")
-    merges = [written(pair) for pair in read_merges(model)]
+    merges = write_merges(read_merges(model))
     pieces = Pieces(vocab_size, files.tokenizer.where)
     for token, text, kind in _typed(model):
         pieces.put_new(token, text, kind, _ADDED_SCORE)
@@ -166,13 +165,13 @@ def _typed(model: Hparams) -> Iterator[tuple[int, str, TokenType]]:
     vocab = model.table("vocab")
     if not vocab.values:
         raise CheckpointError(f"{vocab.where}: no tokens in it")
-    for text in vocab.values:
+    for text, token in token_ids(vocab):
         kind = TokenType.NORMAL
         if text == unknown:
             kind = TokenType.UNKNOWN
         elif _BYTE.fullmatch(text):
             kind = TokenType.BYTE
-        yield vocab.integer(text), text, kind
+        yield token, text, kind
 
 
 def unigram_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:

@@ -12,7 +12,7 @@ from typing import Final
 from olm.convert.tokenizers.files import TokenizerFiles
 from olm.convert.tokenizers.finishing import finish
 from olm.convert.tokenizers.normalizers import normalizer_flags
-from olm.convert.tokenizers.pieces import SPACE, AddedToken, Pieces, added_tokens
+from olm.convert.tokenizers.pieces import SPACE, AddedToken, Pieces, added_tokens, token_ids
 from olm.convert.tokenizers.result import ReadVocab
 from olm.convert.vocab import TokenType
 
@@ -34,7 +34,7 @@ def wordpiece_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
     vocab = model.table("vocab")
     lowercase, strip_accents = normalizer_flags(files.tokenizer)
     prefix = model.text("continuing_subword_prefix", default="##")
-    entries = ((text, vocab.integer(text)) for text in vocab.values)
+    entries = token_ids(vocab)
     return _vocab(files, entries, vocab_size, prefix, added_tokens(files), lowercase, strip_accents)
 
 
