@@ -79,12 +79,15 @@ def tiktoken_vocab(
     ranks = _ranks(data, name)
     n_ranks = max(ranks.values()) + 1
     pattern, special = LLAMA3_PATTERN, _llama3_special(n_ranks)
+    ends = ("<|begin_of_text|>", "<|end_of_text|>")
     if name == "qwen.tiktoken":
         extra = [f"<|extra_{i}|>" for i in range(_N_QWEN_EXTRA)]
         pattern = QWEN2_PATTERN
         special = _numbered((*_QWEN_NAMED, *extra), n_ranks)
+        ends = ("<|endoftext|>", "<|endoftext|>")
     elif name == "tiktoken.model":
-        pattern, special = KIMI_PATTERN, []
+        pattern, special, ends = KIMI_PATTERN, [], ("[BOS]", "[EOS]")
+    _say_ends(files, *ends)
     return _vocab(files, name, ranks, vocab_size, pattern, special)
 
 
@@ -140,6 +143,7 @@ def tekken_vocab(files: TokenizerFiles, vocab_size: int | None) -> ReadVocab:
             raise CheckpointError(f"{_TEKKEN}: vocab: a token that is not base64")
         ranks[token] = n_special + values.integer("rank")
     special = _tekken_special(tekken, n_special)
+    _say_ends(files, "<s>", "</s>")
     return _vocab(files, _TEKKEN, ranks, vocab_size, config.text("pattern"), special)
 
 
@@ -153,6 +157,16 @@ def _tekken_special(tekken: Hparams, n_special: int) -> Sequence[AddedToken]:
     else:
         texts |= dict(enumerate(_TEKKEN_NAMED))
     return [AddedToken(i, text, special=True) for i, text in texts.items() if i < n_special]
+
+
+def _say_ends(files: TokenizerFiles, bos: str, eos: str) -> None:
+    """Fill in the tokens around texts, which for these models only their code says, where no file does."""
+    missing = {
+        f"{kind}_token": text
+        for kind, text in (("bos", bos), ("eos", eos))
+        if f"{kind}_token_id" not in files.config
+    }
+    files.settings = Hparams({**missing, **files.settings.values}, files.settings.where)
 
 
 def _vocab(
@@ -174,8 +188,9 @@ def _vocab(
         added=(*special, *added_tokens(files)),
     )
     said = files.settings.get("add_bos_token")
-    # Such models' code puts the BOS there, for those that have one; no file says so.
-    return attrs.evolve(read, add_bos=said if isinstance(said, bool) else pattern != QWEN2_PATTERN)
+    # Their code puts the BOS there too, but Qwen's.
+    adds = said if isinstance(said, bool) else pattern != QWEN2_PATTERN
+    return attrs.evolve(read, add_bos=adds and "bos" in read.special)
 
 
 def _merges(ranks: Mapping[bytes, int]) -> Sequence[str]:
