@@ -73,9 +73,12 @@ class Tiny:
         name: of its answer's file.
         hf_name: `architectures[0]`.
         config: what to set in Transformers' config class; the whole config.json where `tensors` are given.
+        config_json: what published files say otherwise than Transformers writes it now; llama.cpp's converter is then kept from asking
+            Transformers.
         model_class: the class of Transformers, if it has another name than `hf_name`.
         tensors: name -> shape, for architectures that Transformers has no class for.
         more_tensors: further ones, `2_Dense/linear.weight` for one in another folder.
+        renames: parts of names that published checkpoints have otherwise than Transformers writes them now.
         files: other files of the folder, by path: text, or what becomes JSON.
         has_model, has_projector: which files it becomes.
         not_run: why llama.cpp is not asked to run it.
@@ -85,9 +88,11 @@ class Tiny:
     name: str
     hf_name: str
     config: Mapping[str, object]
+    config_json: Mapping[str, object] = dataclasses.field(default_factory=dict)
     model_class: str = ""
     tensors: Mapping[str, Sequence[int]] | None = None
     more_tensors: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
     files: Mapping[str, object] = dataclasses.field(default_factory=dict)
     tokenizer: str = ""
     has_model: bool = True
@@ -166,12 +171,13 @@ def is_runnable(name: str) -> bool:
 
 def without_words(file: ModelFile) -> ModelFile:
     """The model with a vocabulary of numbers only, as many as its embedding has rows."""
-    [n_vocab] = [t.reader.shape[0] for t in file.tensors if t.name == "token_embd.weight"]
+    rows = {tensor.name: tensor.reader.shape[0] for tensor in file.tensors}
     meta = file.metadata.copy()
     for key in [key for key, _ in meta if key.startswith("tokenizer.")]:
         meta.remove(key)
     meta.text("tokenizer.ggml.model", "none")
-    meta.u32(".vocab_size", n_vocab)
+    meta.u32(".vocab_size", rows["token_embd.weight"])
+    meta.u32("tokenizer.ggml.token_type_count", rows.get("token_types.weight", 1))
     return attrs.evolve(file, metadata=meta)
 
 
@@ -183,10 +189,12 @@ def run_once(path: Path) -> NDArray[np.float32]:
     from olm.native.handles import Model
 
     header = read_header(path)
-    is_causal = header.values.get(f"{header.text('general.architecture')}.attention.causal", True)
+    architecture = header.text("general.architecture")
+    is_causal = header.values.get(f"{architecture}.attention.causal", True)
+    pools = f"{architecture}.pooling_type" in header.values
     tokens = [3, 5, 7, 1]
     with Model.load(path) as model:
-        if is_causal and model.info.has_decoder:
+        if is_causal and model.info.has_decoder and not pools:
             return logits_after(model, tokens)
         with Engine(model, EngineOptions(n_ctx=64, n_parallel=1, n_threads=1)) as engine:
             engine.embed([tokens])

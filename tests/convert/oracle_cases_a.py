@@ -32,6 +32,97 @@ _WORDS = {
     },
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
 }
+_PIECES = {"tokenizer.json": {"model": {"type": "WordPiece", "vocab": {}}}}
+_BERT = {name: size for name, size in _SIZES.items() if name != "num_key_value_heads"}
+_MAMBA = {
+    "mamba_d_conv": 4,
+    "mamba_d_head": 16,
+    "mamba_d_state": 8,
+    "mamba_expand": 2,
+    "mamba_n_groups": 2,
+    "mamba_n_heads": 4,
+}
+_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 56,
+    "patch_size": 14,
+}
+_PICTURES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}
+_GEMMA = {**_SIZES, "head_dim": 16, "vocab_size": 544}
+_T5 = {
+    "d_model": 32,
+    "d_ff": 48,
+    "d_kv": 8,
+    "num_heads": 4,
+    "num_layers": 2,
+    "vocab_size": 96,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+_NOMIC = {
+    "activation_function": "swiglu",
+    "causal": False,
+    "layer_norm_epsilon": 1e-12,
+    "mlp_fc1_bias": False,
+    "mlp_fc2_bias": False,
+    "model_type": "nomic",
+    "n_embd": 32,
+    "n_head": 4,
+    "n_inner": 48,
+    "n_layer": 2,
+    "n_positions": 8192,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "rotary_emb_interleaved": False,
+    "rotary_emb_scale_base": None,
+    "type_vocab_size": 2,
+    "vocab_size": 96,
+}
+
+
+def _nomic_tensors(*, has_experts: bool) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (96, 32),
+        "embeddings.token_type_embeddings.weight": (2, 32),
+        "emb_ln.weight": (32,),
+        "emb_ln.bias": (32,),
+    }
+    for layer in range(2):
+        at = f"encoder.layers.{layer}"
+        shapes |= {
+            f"{at}.attn.Wqkv.weight": (96, 32),
+            f"{at}.attn.out_proj.weight": (32, 32),
+            **{f"{at}.norm{i}.{what}": (32,) for i in (1, 2) for what in ("weight", "bias")},
+        }
+        if has_experts:
+            shapes |= {f"{at}.attn.Wqkv.bias": (96,), f"{at}.attn.out_proj.bias": (32,)}
+        if has_experts and layer % 2:
+            shapes |= {
+                f"{at}.mlp.experts.mlp.w1": (4 * 48, 32),
+                f"{at}.mlp.experts.mlp.w2": (4 * 48, 32),
+                f"{at}.mlp.experts.bias": (32,),
+                f"{at}.mlp.router.layer.weight": (4, 32),
+            }
+        elif has_experts:
+            shapes |= {
+                f"{at}.mlp.fc1.weight": (48, 32),
+                f"{at}.mlp.fc1.bias": (48,),
+                f"{at}.mlp.fc2.weight": (32, 48),
+                f"{at}.mlp.fc2.bias": (32,),
+            }
+        else:
+            shapes |= {
+                f"{at}.mlp.fc11.weight": (48, 32),
+                f"{at}.mlp.fc12.weight": (48, 32),
+                f"{at}.mlp.fc2.weight": (32, 48),
+            }
+    return shapes
+
 
 CASES = [
     Tiny(name="qwen2", hf_name="Qwen2ForCausalLM", config=_SIZES),
@@ -130,5 +221,267 @@ CASES = [
             "attention_bias": True,
             "lm_head_bias": True,
         },
+    ),
+    Tiny(
+        name="granite",
+        hf_name="GraniteForCausalLM",
+        config={
+            **_SIZES,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.25,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 8.0,
+        },
+    ),
+    Tiny(
+        name="granitemoe",
+        hf_name="GraniteMoeForCausalLM",
+        config={**_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    Tiny(
+        name="granitemoe-shared",
+        hf_name="GraniteMoeSharedForCausalLM",
+        config={
+            **_SIZES,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 40,
+        },
+    ),
+    Tiny(
+        name="granitehybrid",
+        hf_name="GraniteMoeHybridForCausalLM",
+        config={
+            **_SIZES,
+            **_MAMBA,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "shared_intermediate_size": 40,
+            "layer_types": ["mamba", "attention"],
+            "position_embedding_type": None,
+        },
+        config_json={"layer_types": ["mamba", "attention"]},
+    ),
+    Tiny(
+        name="granitehybrid-dense",
+        hf_name="GraniteMoeHybridForCausalLM",
+        config={
+            **_SIZES,
+            **_MAMBA,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "shared_intermediate_size": 48,
+            "layer_types": ["attention", "attention"],
+            "position_embedding_type": "rope",
+        },
+        config_json={"layer_types": ["attention", "attention"]},
+    ),
+    Tiny(
+        name="bamba",
+        hf_name="BambaForCausalLM",
+        config={**_SIZES, **_MAMBA, "attn_layer_indices": [1], "attn_rotary_emb": 4},
+    ),
+    Tiny(
+        name="ministral3",
+        hf_name="Ministral3ForCausalLM",
+        config={
+            **_SIZES,
+            "head_dim": 16,
+            "rope_parameters": {
+                "type": "yarn",
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
+    ),
+    Tiny(
+        name="mistral3-vision",
+        hf_name="Mistral3ForConditionalGeneration",
+        config={
+            "text_config": {**_SIZES, "model_type": "mistral", "head_dim": 8},
+            "vision_config": {
+                **_VISION,
+                "num_hidden_layers": 3,
+                "model_type": "pixtral",
+                "head_dim": 8,
+            },
+            "spatial_merge_size": 2,
+            "image_token_index": 10,
+        },
+        # With the prefix llama.cpp's converter forgets the row of [IMG_BREAK], without which its own reader refuses the file.
+        renames={"language_model.": ""},
+        files={
+            "preprocessor_config.json": _PICTURES,
+            "tokenizer.json": {
+                **_WORDS["tokenizer.json"],
+                "added_tokens": [{"id": 12, "content": "[IMG_BREAK]"}],
+            },
+            "tokenizer_config.json": {"added_tokens_decoder": {}},
+        },
+        has_projector=True,
+    ),
+    Tiny(
+        name="gemma3",
+        hf_name="Gemma3ForCausalLM",
+        config={**_GEMMA, "num_hidden_layers": 6, "sliding_window": 16},
+        tokenizer="gemma3",
+    ),
+    Tiny(
+        name="gemma-embedding",
+        hf_name="Gemma3TextModel",
+        config={
+            **_GEMMA,
+            "num_hidden_layers": 6,
+            "sliding_window": 16,
+            "use_bidirectional_attention": True,
+        },
+        more_tensors={
+            "2_Dense/linear.weight": (64, 32),
+            "3_Dense/linear.weight": (32, 64),
+        },
+        files={
+            "modules.json": [
+                {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                {"path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+                {"path": "3_Dense", "type": "sentence_transformers.models.Dense"},
+            ],
+            "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+            "2_Dense/config.json": {"in_features": 32, "out_features": 64},
+            "3_Dense/config.json": {"in_features": 64, "out_features": 32},
+        },
+        tokenizer="gemma3",
+    ),
+    Tiny(
+        name="gemma3-vision",
+        hf_name="Gemma3ForConditionalGeneration",
+        config={
+            "text_config": {**_GEMMA, "sliding_window": 16},
+            "vision_config": {**_VISION, "image_size": 28, "vision_use_head": False},
+            "mm_tokens_per_image": 1,
+        },
+        renames={"vision_tower.": "vision_tower.vision_model."},
+        tokenizer="gemma3",
+        files={"preprocessor_config.json": {**_PICTURES, "image_seq_length": 1}},
+        has_projector=True,
+    ),
+    Tiny(name="bert", hf_name="BertModel", config=_BERT),
+    Tiny(
+        name="bert-reranker",
+        hf_name="BertForSequenceClassification",
+        config={**_BERT, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
+        not_run="its score needs the pooler",
+    ),
+    Tiny(
+        name="camembert",
+        hf_name="CamembertModel",
+        config=_BERT,
+    ),
+    Tiny(
+        name="distilbert",
+        hf_name="DistilBertModel",
+        config={
+            "dim": 32,
+            "hidden_dim": 48,
+            "n_heads": 4,
+            "n_layers": 2,
+            "vocab_size": 96,
+            "max_position_embeddings": 64,
+        },
+    ),
+    Tiny(
+        name="distilbert-classifier",
+        hf_name="DistilBertForSequenceClassification",
+        config={
+            "dim": 32,
+            "hidden_dim": 48,
+            "n_heads": 4,
+            "n_layers": 2,
+            "vocab_size": 96,
+            "id2label": {"0": "bad", "1": "middling", "2": "good"},
+            "label2id": {"bad": 0, "middling": 1, "good": 2},
+        },
+    ),
+    Tiny(name="roberta", hf_name="RobertaModel", config={**_BERT, "pad_token_id": 1}),
+    Tiny(
+        name="roberta-reranker",
+        hf_name="RobertaForSequenceClassification",
+        config={
+            **_BERT,
+            "pad_token_id": 1,
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+        },
+    ),
+    Tiny(
+        name="xlm-roberta-reranker",
+        hf_name="XLMRobertaForSequenceClassification",
+        config={
+            **_BERT,
+            "pad_token_id": 1,
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+        },
+    ),
+    Tiny(name="xlm-roberta", hf_name="XLMRobertaModel", config={**_BERT, "pad_token_id": 1}),
+    Tiny(
+        name="modern-bert",
+        hf_name="ModernBertModel",
+        config={**_BERT, "num_hidden_layers": 4, "local_attention": 16, "layer_norm_eps": 1e-5},
+    ),
+    Tiny(
+        name="modern-bert-reranker",
+        hf_name="ModernBertForSequenceClassification",
+        config={
+            **_BERT,
+            "local_attention": 16,
+            "layer_norm_eps": 1e-5,
+            "classifier_pooling": "mean",
+            "id2label": {"0": "LABEL_0"},
+            "label2id": {"LABEL_0": 0},
+        },
+    ),
+    Tiny(name="t5encoder", hf_name="T5EncoderModel", config=_T5),
+    Tiny(
+        name="t5",
+        hf_name="T5ForConditionalGeneration",
+        config={**_T5, "decoder_start_token_id": 0},
+        not_run="an encoder with a decoder",
+    ),
+    Tiny(
+        name="umt5",
+        hf_name="UMT5ForConditionalGeneration",
+        config={**_T5, "decoder_start_token_id": 0},
+        not_run="an encoder with a decoder",
+    ),
+    Tiny(
+        name="nomic-bert",
+        hf_name="NomicBertModel",
+        config=_NOMIC,
+        tensors=_nomic_tensors(has_experts=False),
+        files=_PIECES,
+    ),
+    Tiny(
+        name="nomic-bert-moe",
+        hf_name="NomicBertModel",
+        config={
+            **_NOMIC,
+            "activation_function": "gelu",
+            "qkv_proj_bias": True,
+            "mlp_fc1_bias": True,
+            "mlp_fc2_bias": True,
+            "n_positions": 2048,
+            "moe_every_n_layers": 2,
+            "moe_top_k": 2,
+            "num_experts": 4,
+        },
+        tensors=_nomic_tensors(has_experts=True),
+        files=_PIECES,
     ),
 ]

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from conversion import get_model_class  # noqa: E402
-from conversion.base import ModelBase, ModelType, get_model_architecture  # noqa: E402
+from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture  # noqa: E402
 from oracle_weights import digest, write_folder  # noqa: E402
 
 FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
@@ -53,6 +53,9 @@ def made(case: dict, folder: Path) -> dict:
         config = json.loads((folder / "config.json").read_text())
         config["architectures"] = [case["hf_name"]]
         shutil.rmtree(folder)
+    config |= case["config_json"]
+    for old, new in case["renames"].items():
+        tensors = {k.replace(old, new): v for k, v in tensors.items()}
     tensors |= {k: ["F32", *v] for k, v in (case["tensors"] or case["more_tensors"]).items()}
     write_folder(folder, config, tensors, case["files"])
     if case["tokenizer"]:
@@ -62,17 +65,29 @@ def made(case: dict, folder: Path) -> dict:
     return {"config": config, "tensors": tensors}
 
 
+def without_vocab(cls: type) -> None:
+    """Take the tokenizer out of a class and all made of it."""
+    cls.set_vocab = lambda _self: None
+    for child in cls.__subclasses__():
+        without_vocab(child)
+
+
 def converted(folder: Path, out: Path, type_name: str, *, is_projector: bool) -> gguf.GGUFReader:
     """Run llama.cpp's converter, without the tokenizer: that is another matter."""
     kind = ModelType.MMPROJ if is_projector else ModelType.TEXT
     hparams = ModelBase.load_hparams(folder, False)
     cls = get_model_class(get_model_architecture(hparams, kind), mmproj=is_projector)
-    if not is_projector:
-        cls = type(
-            cls.__name__, (cls,), {"model_arch": cls.model_arch, "set_vocab": lambda _self: None}
-        )
+    without_vocab(TextModel)
+    for state in ("module_paths", "dense_features_dims"):  # kept by the class: of the file before
+        getattr(cls, state, []).clear()
     with torch.inference_mode():
-        model = cls(folder, gguf.LlamaFileType[FILE_TYPES[type_name]], out, model_name="tiny")
+        model = cls(
+            folder,
+            gguf.LlamaFileType[FILE_TYPES[type_name]],
+            out,
+            model_name="tiny",
+            sentence_transformers_dense_modules=True,
+        )
         model.write()
     return gguf.GGUFReader(out)
 
@@ -109,6 +124,14 @@ def answer_of(folder: Path, *, is_projector: bool) -> dict:
     return {"keys": keys, "tensors": tensors}
 
 
+load_hparams = ModelBase.load_hparams
+
+
+def raw_hparams(folder: Path, is_mistral_format: bool = False) -> dict:
+    """config.json as it is, where Transformers would change what llama.cpp's converter asks for."""
+    return json.loads((folder / "config.json").read_text())
+
+
 def main() -> None:
     """All cases of standard input."""
     logging.disable(logging.WARNING)
@@ -117,6 +140,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temp:
             folder = Path(temp) / "tiny"
             try:
+                ModelBase.load_hparams = staticmethod(
+                    raw_hparams if case["config_json"] else load_hparams
+                )
                 answer = {"hf_name": case["hf_name"], **made(case, folder)}
                 answer |= {key: case[key] for key in ("files", "tokenizer", "not_run")}
                 if case["has_model"]:

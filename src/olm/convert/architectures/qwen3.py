@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -36,6 +36,7 @@ class Qwen3(Qwen2):
     """A reranker answers `yes` or `no`: the two rows of its head become a classifier, and the rest of the head goes."""
 
     gguf_name = "qwen3"
+    names: ClassVar[Mapping[str, str]] = {"cls.output": "cls.output"}
 
     def __init__(self, checkpoint: Checkpoint, hf_name: str, options: Options) -> None:
         super().__init__(checkpoint, hf_name, options)

@@ -1,0 +1,118 @@
+"""The base of vision towers: their settings, preprocessing and keys. What becomes of their tensors is the families' matter.
+
+Keys are those of llama.cpp's `clip` files (`gguf-py/gguf/constants.py`, `Keys.ClipVision`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
+from olm.checkpoint.types import Checkpoint, RowReader
+from olm.convert.architecture import Architecture, Options
+from olm.convert.hparams import Hparams, text_hparams
+from olm.convert.metadata import Metadata
+from olm.convert.vocab import Vocab
+from olm.errors import CheckpointError
+
+__all__ = ["Projector"]
+
+_BLOCKS: Final = (
+    "n_layers",
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "depth",
+    "layers",
+    "encoder_layers",
+    "vt_num_hidden_layers",
+)
+_COUNTS: Final = (
+    (".vision.image_size", ("image_size",)),
+    (".vision.patch_size", ("patch_size",)),
+    (".vision.embedding_length", ("hidden_size", "width", "vt_hidden_size")),
+    (".vision.feed_forward_length", ("intermediate_size", "vt_intermediate_size")),
+    (".vision.block_count", _BLOCKS),
+    (
+        ".vision.attention.head_count",
+        ("num_attention_heads", "num_heads", "heads", "vt_num_attention_heads"),
+    ),
+)
+
+
+class Projector(Architecture):
+    """A tower that turns pictures into rows of the language model's embedding: a file of its own.
+
+    Attributes:
+        projector_type: `clip.projector_type`.
+        prefixes: how the names of its tensors begin; others are not its.
+        vision: settings of the tower.
+        processor: how pictures are prepared.
+    """
+
+    gguf_name = "clip"
+    kind = "projector"
+    projector_type: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, checkpoint: Checkpoint, hf_name: str, options: Options) -> None:
+        super().__init__(checkpoint, hf_name, options)
+        self.vision = self.read_vision(self.hparams.table("vision_config"))
+        self.processor = _processor(checkpoint)
+
+    def read_hparams(self, config: Mapping[str, object]) -> Hparams:
+        return Hparams(config)
+
+    def read_vision(self, found: Hparams) -> Hparams:
+        """Fill in what the tower's settings leave out."""
+        return found
+
+    @property
+    def n_blocks(self) -> int:
+        return self.vision.integer(*_BLOCKS)
+
+    @property
+    def n_embd_text(self) -> int:
+        """Width of the language model."""
+        return text_hparams(self.checkpoint.config).integer("hidden_size", "n_embd", "dim")
+
+    def write_keys(self, meta: Metadata) -> None:
+        meta.u32("general.file_type", 0)  # its place; the value is known when all types are
+        meta.flag(".has_vision_encoder", value=True)
+        meta.u32(".vision.projection_dim", self.n_embd_text)
+        for key, names in _COUNTS:
+            meta.u32(key, self.vision.integer(*names))
+        for key, name in ((".vision.image_mean", "image_mean"), (".vision.image_std", "image_std")):
+            values = self.processor.numbers(name)
+            if not values:
+                raise CheckpointError(f"{self.processor.where}: {name!r} is missing")
+            meta.f32s(key, values)
+        meta.text(".projector_type", self.projector_type)
+
+    def keep(self, name: str) -> str | None:
+        if "language_model." in name or not name.startswith(self.prefixes):
+            return None
+        return None if self.skipped and re.search(self.skipped, name) else name
+
+    def forced_type(self, name: str, tensor: RowReader) -> str | None:
+        if ".patch_embd.weight" in name or ".patch_merger.weight" in name:
+            return "F16" if self.options.type_name in ("F16", "auto") else "F32"
+        return None
+
+    def vocab(self) -> Vocab | None:
+        return None
+
+
+def _processor(checkpoint: Checkpoint) -> Hparams:
+    """How pictures are prepared: two files may say it, each perhaps one level down; the later wins."""
+    merged: dict[str, object] = {}
+    for name, inner in (
+        ("preprocessor_config.json", "media_proc_cfg"),
+        ("processor_config.json", "image_processor"),
+    ):
+        value = checkpoint.json(name)
+        if value is not None:
+            settings = Hparams({"file": value}, name).table("file")
+            merged |= {**settings.values, **settings.table(inner).values}
+    return Hparams(merged, "preprocessor_config.json")
