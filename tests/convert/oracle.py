@@ -76,7 +76,7 @@ class Tiny:
         config_json: what published files say otherwise than Transformers writes it now; llama.cpp's converter is then kept from asking
             Transformers.
         model_class: the class of Transformers, if it has another name than `hf_name`.
-        tensors: name -> shape, for architectures that Transformers has no class for.
+        tensors: name -> shape, or [dtype, *shape], for architectures that Transformers has no class for.
         more_tensors: further ones, `2_Dense/linear.weight` for one in another folder.
         renames: parts of names that published checkpoints have otherwise than Transformers writes them now.
         files: other files of the folder, by path: text, or what becomes JSON.
@@ -90,8 +90,8 @@ class Tiny:
     config: Mapping[str, object]
     config_json: Mapping[str, object] = dataclasses.field(default_factory=dict)
     model_class: str = ""
-    tensors: Mapping[str, Sequence[int]] | None = None
-    more_tensors: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    tensors: Mapping[str, Sequence[int | str]] | None = None
+    more_tensors: Mapping[str, Sequence[int | str]] = dataclasses.field(default_factory=dict)
     renames: Mapping[str, str] = dataclasses.field(default_factory=dict)
     files: Mapping[str, object] = dataclasses.field(default_factory=dict)
     tokenizer: str = ""

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from oracle import Tiny
+from oracle_shapes import LLAMA_LAYER, SIZES, ends, layers
 
 __all__ = ["CASES"]
 
-Shapes = Mapping[str, Sequence[int]]
-
-_SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 96,
-    "max_position_embeddings": 128,
-}
 _LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 10000.0,
@@ -27,23 +15,6 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-
-
-def _layers(
-    shapes: Shapes, n_layers: int = 2, stem: str = "model.layers"
-) -> dict[str, Sequence[int]]:
-    """The same tensors for each layer."""
-    return {f"{stem}.{i}.{name}": shape for i in range(n_layers) for name, shape in shapes.items()}
-
-
-def _ends(
-    *,
-    norm: str = "model.norm.weight",
-    embedding: str = "model.embed_tokens.weight",
-    head: str = "lm_head.weight",
-) -> dict[str, Sequence[int]]:
-    """What stands before and behind the layers."""
-    return {embedding: [96, 32], norm: [32]} | ({head: [96, 32]} if head else {})
 
 
 _EXAONE_LAYER = {
@@ -57,6 +28,14 @@ _EXAONE_LAYER = {
     "mlp.c_fc_1.weight": [48, 32],
     "mlp.c_proj.weight": [32, 48],
 }
+_EXAONE4_LAYER = {
+    **{
+        name: shape for name, shape in LLAMA_LAYER.items() if not name.startswith("input_layernorm")
+    },
+    "post_feedforward_layernorm.weight": [32],
+    "self_attn.q_norm.weight": [8],
+    "self_attn.k_norm.weight": [8],
+}
 _INTERNLM2_LAYER = {
     "attention_norm.weight": [32],
     "ffn_norm.weight": [32],
@@ -65,17 +44,6 @@ _INTERNLM2_LAYER = {
     "feed_forward.w1.weight": [48, 32],
     "feed_forward.w2.weight": [32, 48],
     "feed_forward.w3.weight": [48, 32],
-}
-_LLAMA_LAYER = {
-    "input_layernorm.weight": [32],
-    "post_attention_layernorm.weight": [32],
-    "self_attn.q_proj.weight": [32, 32],
-    "self_attn.k_proj.weight": [16, 32],
-    "self_attn.v_proj.weight": [16, 32],
-    "self_attn.o_proj.weight": [32, 32],
-    "mlp.gate_proj.weight": [48, 32],
-    "mlp.up_proj.weight": [48, 32],
-    "mlp.down_proj.weight": [32, 48],
 }
 _MINICPM3_LAYER = {
     "input_layernorm.weight": [32],
@@ -104,7 +72,7 @@ _NEOX_LAYER = {
 }
 _LONGROPE = {"type": "longrope", "original_max_position_embeddings": 64}
 
-_FIRST = [
+CASES = [
     Tiny(
         name="falcon-multi-query",
         hf_name="FalconForCausalLM",
@@ -132,7 +100,7 @@ _FIRST = [
         name="exaone",
         hf_name="ExaoneForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "num_layers": 2,
             "activation_function": "silu",
             "layer_norm_epsilon": 1e-5,
@@ -140,47 +108,50 @@ _FIRST = [
             "rope_theta": 10000.0,
             "rope_scaling": _LLAMA3_ROPE,
         },
-        tensors=_layers(_EXAONE_LAYER, stem="transformer.h")
-        | _ends(norm="transformer.ln_f.weight", embedding="transformer.wte.weight"),
+        tensors=layers(_EXAONE_LAYER, stem="transformer.h")
+        | ends(norm="transformer.ln_f.weight", embedding="transformer.wte.weight"),
     ),
     Tiny(
         name="exaone4",
         hf_name="Exaone4ForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "num_hidden_layers": 4,
+            "rms_norm_eps": 1e-5,
             "sliding_window": 32,
             "sliding_window_pattern": "LLLG",
-            "rope_parameters": _LLAMA3_ROPE,
+            "rope_theta": 10000.0,
+            "rope_scaling": _LLAMA3_ROPE,
         },
+        tensors=layers(_EXAONE4_LAYER, 4) | ends(),
     ),
     Tiny(
-        name="glm4", hf_name="Glm4ForCausalLM", config={**_SIZES, "head_dim": 8, "pad_token_id": 0}
+        name="glm4", hf_name="Glm4ForCausalLM", config={**SIZES, "head_dim": 8, "pad_token_id": 0}
     ),
-    Tiny(name="stablelm", hf_name="StableLmForCausalLM", config={**_SIZES, "use_qkv_bias": True}),
+    Tiny(name="stablelm", hf_name="StableLmForCausalLM", config={**SIZES, "use_qkv_bias": True}),
     Tiny(
         name="internlm2",
         hf_name="InternLM2ForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "rms_norm_eps": 1e-5,
             "rope_theta": 1000000,
             "rope_scaling": {"type": "dynamic", "factor": 2.0},
         },
-        tensors=_layers(_INTERNLM2_LAYER)
-        | _ends(embedding="model.tok_embeddings.weight", head="output.weight"),
+        tensors=layers(_INTERNLM2_LAYER)
+        | ends(embedding="model.tok_embeddings.weight", head="output.weight"),
     ),
     Tiny(
         name="internlm3",
         hf_name="InternLM3ForCausalLM",
-        config={**_SIZES, "head_dim": 8, "rms_norm_eps": 1e-5, "rope_theta": 50000000},
-        tensors=_layers(_LLAMA_LAYER) | _ends(),
+        config={**SIZES, "head_dim": 8, "rms_norm_eps": 1e-5, "rope_theta": 50000000},
+        tensors=layers(LLAMA_LAYER) | ends(),
     ),
     Tiny(
         name="minicpm",
         hf_name="MiniCPMForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "rms_norm_eps": 1e-5,
             "scale_emb": 12,
             "scale_depth": 1.4,
@@ -191,13 +162,13 @@ _FIRST = [
                 "short_factor": [1.0, 1.0, 1.1, 1.2],
             },
         },
-        tensors=_layers(_LLAMA_LAYER) | _ends(),
+        tensors=layers(LLAMA_LAYER) | ends(),
     ),
     Tiny(
         name="minicpm3",
         hf_name="MiniCPM3ForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "num_key_value_heads": 4,
             "rms_norm_eps": 1e-5,
             "q_lora_rank": 16,
@@ -206,7 +177,7 @@ _FIRST = [
             "qk_rope_head_dim": 4,
             "rope_scaling": {**_LONGROPE, "long_factor": [1.0, 1.3], "short_factor": [1.0, 1.1]},
         },
-        tensors=_layers(_MINICPM3_LAYER) | _ends(head=""),
+        tensors=layers(_MINICPM3_LAYER) | ends(head=""),
     ),
     Tiny(
         name="gpt2",
@@ -224,14 +195,14 @@ _FIRST = [
         name="gptneox",
         hf_name="GPTNeoXForCausalLM",
         config={
-            **_SIZES,
+            **SIZES,
             "intermediate_size": 128,
             "rotary_pct": 0.25,
             "layer_norm_eps": 1e-5,
             "use_parallel_residual": True,
         },
-        tensors=_layers(_NEOX_LAYER, stem="gpt_neox.layers")
-        | _ends(
+        tensors=layers(_NEOX_LAYER, stem="gpt_neox.layers")
+        | ends(
             norm="gpt_neox.final_layer_norm.weight",
             embedding="gpt_neox.embed_in.weight",
             head="embed_out.weight",
@@ -263,5 +234,3 @@ _FIRST = [
         },
     ),
 ]
-
-CASES = [*_FIRST]

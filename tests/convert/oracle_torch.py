@@ -39,6 +39,8 @@ def tensors_of_transformers(case: dict, folder: Path) -> dict:
     with torch.device("meta"):
         model = cls(config)
     model = model.to_empty(device="cpu").to(torch.float32)
+    model.tie_weights()
+    model.tie_weights()
     model.save_pretrained(folder)
     raw = (folder / "model.safetensors").read_bytes()
     head = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
@@ -56,7 +58,8 @@ def made(case: dict, folder: Path) -> dict:
     config |= case["config_json"]
     for old, new in case["renames"].items():
         tensors = {k.replace(old, new): v for k, v in tensors.items()}
-    tensors |= {k: ["F32", *v] for k, v in (case["tensors"] or case["more_tensors"]).items()}
+    for name, what in (case["tensors"] or case["more_tensors"]).items():
+        tensors[name] = what if isinstance(what[0], str) else ["F32", *what]
     write_folder(folder, config, tensors, case["files"])
     if case["tokenizer"]:
         for path in (TOKENIZERS / case["tokenizer"]).iterdir():

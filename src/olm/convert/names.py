@@ -6,7 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["TensorNames"]
+__all__ = ["NEXTN_NAMES", "TensorNames"]
+
+NEXTN_NAMES: Final[Mapping[str, str]] = {
+    "model.layers.{bid}.eh_proj": "blk.{bid}.nextn.eh_proj",
+    "model.layers.{bid}.embed_tokens": "blk.{bid}.nextn.embed_tokens",
+    "model.layers.{bid}.enorm": "blk.{bid}.nextn.enorm",
+    "model.layers.{bid}.hnorm": "blk.{bid}.nextn.hnorm",
+    "model.layers.{bid}.shared_head.head": "blk.{bid}.nextn.shared_head_head",
+    "model.layers.{bid}.shared_head.norm": "blk.{bid}.nextn.shared_head_norm",
+}
+"""Names of a layer that predicts further tokens, which the tables have for some architectures only: an `Architecture.names`."""
 
 _SUFFIXES: Final = (".weight", ".bias")
 _BLOCK: Final = "{bid}"

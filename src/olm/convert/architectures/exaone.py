@@ -9,6 +9,7 @@ from typing import Final
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import Architecture, NamedTensor
 from olm.convert.metadata import Metadata
+from olm.convert.names import NEXTN_NAMES
 from olm.convert.parts import llama3_rope_factors
 from olm.convert.registry import register
 from olm.errors import CheckpointError
@@ -86,6 +87,8 @@ class Exaone4(Architecture):
 
 class _WithNextLayers(Exaone4):
     """Layers that predict further tokens (`mtp.`) come behind the others."""
+
+    names = NEXTN_NAMES
 
     @property
     def n_main(self) -> int:
