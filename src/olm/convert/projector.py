@@ -13,6 +13,7 @@ from olm.checkpoint.types import Checkpoint, RowReader
 from olm.convert.architecture import Architecture, Options
 from olm.convert.hparams import Hparams, text_hparams
 from olm.convert.metadata import Metadata
+from olm.convert.tokenizers.files import table
 from olm.convert.vocab import Vocab
 from olm.errors import CheckpointError
 
@@ -113,6 +114,6 @@ def _processor(checkpoint: Checkpoint) -> Hparams:
     ):
         value = checkpoint.json(name)
         if value is not None:
-            settings = Hparams({"file": value}, name).table("file")
+            settings = table(value, name)
             merged |= {**settings.values, **settings.table(inner).values}
     return Hparams(merged, "preprocessor_config.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import attrs
 import numpy as np
 
 from olm.checkpoint.types import RowReader
@@ -14,6 +15,7 @@ from olm.convert.lazy import map_values, reshape
 from olm.convert.metadata import Metadata
 from olm.convert.parts import split_gate_up
 from olm.convert.registry import register
+from olm.convert.vocab import Vocab
 from olm.errors import CheckpointError
 
 __all__ = ["Granite", "GraniteHybrid", "GraniteMoe"]
@@ -25,6 +27,7 @@ _SCALES = {
     ".logit_scale": "logits_scaling",
 }
 _ATTENTION = ("attention", "full_attention")  # published, and as Transformers 5 writes it
+_SMALL_VOCAB = 49152
 _NO_ROPE_CONTEXT = 1 << 20  # nothing limits the context without positions
 
 
@@ -44,6 +47,16 @@ class Granite(Llama):
             scale = self.hparams.find_number(name)
             if scale:
                 meta.f32(key, scale)
+
+    def vocab(self) -> Vocab | None:
+        """Its pre-tokenizer is StarCoder's, which llama.cpp calls Refact's for Granite; small ones add no beginning."""
+        vocab = super().vocab()
+        if vocab is None:
+            return None
+        if vocab.pre == "starcoder":
+            vocab = attrs.evolve(vocab, pre="refact")
+        is_small = self.hparams.get("vocab_size") == _SMALL_VOCAB
+        return attrs.evolve(vocab, add_bos=False) if is_small else vocab
 
 
 @register("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")

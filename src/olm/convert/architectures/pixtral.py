@@ -7,12 +7,12 @@ from typing import ClassVar, Final
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import NamedTensor
-from olm.convert.hparams import Hparams
 from olm.convert.lazy import reshape, take
 from olm.convert.metadata import Metadata
 from olm.convert.parts import interleave_rope
 from olm.convert.projector import Projector
 from olm.convert.registry import register
+from olm.convert.tokenizers.files import table
 from olm.errors import CheckpointError
 
 __all__ = ["Pixtral"]
@@ -67,10 +67,9 @@ class Pixtral(Projector):
 def _break_id(tower: Pixtral) -> int:
     """The token that ends a row of a picture."""
     for name, key in (("tokenizer.json", "added_tokens"), ("tekken.json", "special_tokens")):
-        file = Hparams({"file": tower.checkpoint.json(name)}, name).table("file")
-        listed = file.get(key)
+        listed = table(tower.checkpoint.json(name), name).get(key)
         for entry in listed if isinstance(listed, list) else ():
-            token = Hparams({"token": entry}, name).table("token")
+            token = table(entry, name)
             if token.get("content", "token_str") == _BREAK:
                 return token.integer("id", "rank")
     raise CheckpointError(f"tokenizer.json: the token {_BREAK} is missing")

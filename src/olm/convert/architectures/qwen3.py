@@ -14,6 +14,7 @@ from olm.convert.hparams import Hparams
 from olm.convert.lazy import take
 from olm.convert.metadata import Metadata
 from olm.convert.registry import register
+from olm.convert.tokenizers.files import table
 from olm.convert.vocab import Vocab
 from olm.errors import CheckpointError
 
@@ -73,8 +74,8 @@ def _is_reranker(checkpoint: Checkpoint, hparams: Hparams, options: Options) -> 
 
 def _answer_ids(checkpoint: Checkpoint) -> list[int]:
     """Token ids of `yes` and `no`."""
-    tokenizer = Hparams({"file": checkpoint.json("tokenizer.json")}, "tokenizer.json")
-    pieces = tokenizer.table("file").table("model").get("vocab") or checkpoint.json("vocab.json")
+    tokenizer = table(checkpoint.json("tokenizer.json"), "tokenizer.json")
+    pieces = tokenizer.table("model").get("vocab") or checkpoint.json("vocab.json")
     ids = [pieces.get(label) for label in _LABELS] if isinstance(pieces, Mapping) else []
     found = [number for number in ids if isinstance(number, int)]
     if len(found) != len(_LABELS):
