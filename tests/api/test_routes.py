@@ -503,12 +503,6 @@ async def test_every_field_reaches_the_model(client: MemoryClient, olm: FakeOlm)
             400,
             "license must be a string or a list of strings",
         ),
-        (
-            "create",
-            {"model": "x", "draft_files": {"a": "b"}},
-            501,
-            "draft models are not supported yet",
-        ),
     ],
 )
 async def test_request_errors(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli.canned import Canned, Run
-from olm.cli.create import create_body, find_sources
-from olm.errors import InvalidRequest, NotYetSupported
+from olm.cli.create import create_body
+from olm.cli.sources import find_sources
+from olm.errors import CheckpointError, InvalidRequest
 from olm.modelfile import parse_modelfile, spec_of
 
 GGUF = b"GGUF" + bytes(range(256)) * 40
@@ -42,7 +43,8 @@ def test_a_missing_path_is_not_taken_for_a_model(tmp_path: Path, value: str) -> 
 @pytest.mark.parametrize(
     ("name", "content", "kind", "words"),
     [
-        ("model.safetensors", b"{}", NotYetSupported, "not supported yet"),
+        ("model.safetensors", b"{}", CheckpointError, "model.safetensors: "),
+        ("pytorch_model.bin", b"version https://git-lfs", CheckpointError, "git-lfs pointer"),
         ("weights.gguf", b"version https://git-lfs", InvalidRequest, "not in GGUF format"),
         ("weights.gguf", b"", InvalidRequest, "not in GGUF format"),
     ],

@@ -20,10 +20,10 @@ from olm.errors import (
     InvalidOption,
     InvalidRequest,
     ModelNotFound,
-    NotYetSupported,
     OlmError,
     StoreLocked,
 )
+from olm.gguf.types import FILE_TYPES
 from store.conftest import Shop, open_shop
 from store.gguf_files import model
 
@@ -204,24 +204,30 @@ ZERO = "sha256:" + "0" * 64
             "only one adapter is currently supported",
         ),
         (
-            {"model": "x", "files": {"model.safetensors": ZERO}},
-            NotYetSupported,
-            "converting safetensors models is not supported yet",
-        ),
-        (
-            {"model": "x", "files": {"pytorch_model.bin": ZERO}},
-            NotYetSupported,
-            "converting PyTorch models is not supported yet",
-        ),
-        (
-            {"model": "x", "from_": "tiny", "quantize": "q4_k_m"},
-            NotYetSupported,
-            "quantizing models is not supported yet",
-        ),
-        (
             {"model": "x", "from_": "tiny", "quantize": "q9"},
             InvalidRequest,
-            "unsupported quantization type Q9 - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0",
+            "unsupported quantization type Q9 - supported types are "
+            + ", ".join(FILE_TYPES.values()),
+        ),
+        (
+            {"model": "x", "from_": "tiny", "tensor_types": {"ffn": "q8_0"}},
+            InvalidRequest,
+            "tensor_types and imatrix are for quantizing: say quantize, too",
+        ),
+        (
+            {"model": "x", "from_": "tiny", "quantize": "q8_0", "imatrix": {"a": ZERO, "b": ZERO}},
+            InvalidRequest,
+            "only one imatrix can be used",
+        ),
+        (
+            {"model": "x", "from_": "tiny", "draft_quantize": "q8_0"},
+            InvalidRequest,
+            "--draft-quantize requires a DRAFT model",
+        ),
+        (
+            {"model": "x", "from_": "tiny", "info": {"context_length": 1.5}},
+            InvalidRequest,
+            'info field "context_length" must be a non-negative integer',
         ),
         (
             {"model": "x", "from_": "tiny", "parameters": {"num_ctx": "many"}},

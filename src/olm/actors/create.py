@@ -7,7 +7,7 @@ What becomes a layer is decided in `olm.store.create_plan`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Final
 import attrs
 import trio
 
-from olm.actors.intake import Intake
+from olm.actors.intake import Intake, Wanted
 from olm.actors.job import open_job
 from olm.actors.jobs_client import CreateRequest, Progress, PullRequest
+from olm.actors.making import Making
 from olm.actors.runtime import (
     Actor,
     StreamMessage,
@@ -29,6 +30,7 @@ from olm.actors.runtime import (
 from olm.actors.store import BeginCreate, Hold, Publish, Release, Settle, Store
 from olm.errors import InvalidRequest, ModelNotFound, TemplateError
 from olm.gguf import read_header
+from olm.store.create_files import Quantize, checked_quantize, is_adapter_weights
 from olm.store.create_plan import (
     Base,
     Detected,
@@ -36,17 +38,17 @@ from olm.store.create_plan import (
     Wishes,
     check_files,
     check_link_names,
-    check_quantize,
     config_of,
+    draft_layers,
     file_layers,
     habits_of,
     has_template,
     plan_layers,
-    refuse_formats,
 )
 from olm.store.disk import disk_errors
 from olm.store.manifests import MODEL, Layer, config_layer, encode_manifest
 from olm.store.names import Digest, ModelName
+from olm.store.splits import Source, SplitSet
 
 __all__ = ["CheckedRequest", "CreateJob", "check_request", "check_template", "open_create"]
 
@@ -67,11 +69,17 @@ class CheckedRequest:
     adapters: Mapping[str, Digest]
     wishes: Wishes
     links: Mapping[str, str] = attrs.field(factory=dict)
+    quantize: Quantize | None = None
+    drafts: Mapping[str, Digest] = attrs.field(factory=dict)
+    draft_quantize: Quantize | None = None
 
     @property
     def digests(self) -> tuple[str, ...]:
         """The uploaded blobs that the job needs."""
-        return tuple(str(digest) for digest in (*self.files.values(), *self.adapters.values()))
+        matrix = self.quantize.imatrix if self.quantize else None
+        maps = (self.files, self.adapters, self.drafts)
+        found = [digest for files in maps for digest in files.values()]
+        return tuple(map(str, [*found, matrix] if matrix else found))
 
 
 def check_request(request: CreateRequest) -> CheckedRequest:
@@ -79,7 +87,6 @@ def check_request(request: CreateRequest) -> CheckedRequest:
 
     Raises:
         InvalidName, InvalidRequest, InvalidOption: the request is wrong.
-        NotYetSupported: it is right, but olm cannot do it yet.
     """
     name = ModelName.parse(request.model)
     files = check_files(request.files)
@@ -89,10 +96,13 @@ def check_request(request: CreateRequest) -> CheckedRequest:
         raise InvalidRequest("neither 'from' or 'files' was specified")
     if request.from_:
         ModelName.parse(request.from_)
-    if len(adapters) > 1:
+    if len([name for name in adapters if is_adapter_weights(name)]) > 1:
         raise InvalidRequest("only one adapter is currently supported")
-    refuse_formats([*files, *adapters])
-    check_quantize(request.quantize)
+    imatrix = check_files(request.imatrix)
+    quantize = checked_quantize(request.quantize, request.tensor_types, imatrix)
+    draft_quantize = checked_quantize(request.draft_quantize, {}, {})
+    if draft_quantize and not request.draft_files:
+        raise InvalidRequest("--draft-quantize requires a DRAFT model")
     wishes = Wishes(
         template=request.template or "",
         system=request.system or "",
@@ -102,6 +112,7 @@ def check_request(request: CreateRequest) -> CheckedRequest:
         renderer=request.renderer,
         parser=request.parser,
         requires=request.requires,
+        info=request.info,
     )
     return CheckedRequest(
         model=name,
@@ -110,6 +121,9 @@ def check_request(request: CreateRequest) -> CheckedRequest:
         adapters=adapters,
         wishes=wishes,
         links=request.links,
+        quantize=quantize,
+        drafts=check_files(request.draft_files),
+        draft_quantize=draft_quantize,
     )
 
 
@@ -136,6 +150,15 @@ def _detect(path: Path) -> Detected | None:
     return None if found is None else Detected(found.name, found.text, found.stops)
 
 
+@attrs.frozen
+class _Taken:
+    """The files of a request, by what they are for."""
+
+    files: Sequence[Source | SplitSet]
+    adapters: Sequence[Source | SplitSet]
+    drafts: Sequence[Source | SplitSet]
+
+
 class _Run(StreamMessage[Progress], frozen=True):
     """Do the work; progress until the model is there. Closing the stream cancels it."""
 
@@ -143,13 +166,20 @@ class _Run(StreamMessage[Progress], frozen=True):
 class CreateJob(Actor):
     """One create, from the checked request to the manifest. Temporary."""
 
-    __slots__ = ("_created", "_limiter", "_pull", "_request", "_store")
+    __slots__ = ("_created", "_limiter", "_pull", "_request", "_store", "_supervisor")
 
     def __init__(
-        self, request: CheckedRequest, store: Store, pull: Pull, limiter: trio.CapacityLimiter
+        self,
+        request: CheckedRequest,
+        supervisor: Supervisor,
+        store: Store,
+        pull: Pull,
+        limiter: trio.CapacityLimiter,
     ) -> None:
+        """`supervisor`: of children that convert."""
         self._pull = pull
         self._request = request
+        self._supervisor = supervisor
         self._store = store
         self._limiter = limiter
         self._created: list[Digest] = []
@@ -161,14 +191,23 @@ class CreateJob(Actor):
 
     @streams(_Run)
     async def on_run(self, _: _Run, out: StreamSink[Progress]) -> None:
-        """Run the job. Raises ModelNotFound, InvalidRequest, GgufError, NotYetSupported, DiskFull, StoreError."""
+        """Run the job.
+
+        Raises:
+            ModelNotFound, InvalidRequest, CheckpointError, GgufError, DiskFull, StoreError.
+            ModelError: a converting child died.
+        """
         request, actor = self._request, self._store.actor
         base = await self._base(out)
-        intake = Intake(self._store, self._keep, out, self._limiter)
-        files = await intake.take(request.files, request.links)
-        adapters = await intake.take(request.adapters, {})
-        found = [*file_layers(files, adapters=False), *file_layers(adapters, adapters=True)]
-        weights = [file.facts for file in files if file.facts.kind == "model"]
+        making = Making(self._supervisor, self._store, self.name, self._keep, out)
+        intake = Intake(making, self._limiter)
+        taken = await self._take(intake, base)
+        found = [
+            *file_layers(taken.files, adapters=False),
+            *file_layers(taken.adapters, adapters=True),
+            *(draft_layers(taken.drafts) if taken.drafts else ()),
+        ]
+        weights = [file.facts for file in taken.files if file.facts.kind == "model"]
         if base is None and not weights:
             raise InvalidRequest("no model among the files: FROM needs the weights of a model")
         detected = None
@@ -177,15 +216,38 @@ class CreateJob(Actor):
         new = weights[0] if weights else None
         habits = habits_of(new, base, request.wishes)
         planned = plan_layers(base, found, request.wishes, detected, habits.stops)
-        projectors = [file.facts for file in files if file.facts.kind == "projector"]
-        config = config_of(base, new, projectors, request.wishes, habits)
-        layers = await self._write(planned, out)
+        projectors = [file.facts for file in taken.files if file.facts.kind == "projector"]
+        draft = taken.drafts[0].facts.architecture if taken.drafts else ""
+        config = config_of(base, new, projectors, request.wishes, habits, draft)
+        layers = await self._write(planned, out, intake.fresh)
         stored_config, _is_new = await self._put(config)
         await out.send(Progress("writing manifest"))
         data = encode_manifest(config_layer(stored_config, len(config)), layers)
         await actor.ask(Publish(str(request.model), data))
         await self._free(intake.spent)
         await out.send(Progress(_DONE))
+
+    async def _take(self, intake: Intake, base: Base | None) -> _Taken:
+        """Take all files in. Weights of the base that are to be quantized count as new ones."""
+        request, name = self._request, self._request.model.model
+        quantize = request.quantize
+        wanted = Wanted(files=request.files, links=request.links, name=name, quantize=quantize)
+        files = await intake.take(wanted)
+        if quantize and base and not any(file.facts.kind == "model" for file in files):
+            files += await self._quantized_base(intake, base, quantize)
+        adapters = await intake.take(Wanted(files=request.adapters, name=name))
+        drafts = await intake.take(
+            Wanted(files=request.drafts, name=name, quantize=request.draft_quantize, is_draft=True)
+        )
+        return _Taken(files, adapters, drafts)
+
+    async def _quantized_base(
+        self, intake: Intake, base: Base, quantize: Quantize
+    ) -> list[Source | SplitSet]:
+        parts = [layer.blob for layer in base.layers if layer.media_type == MODEL]
+        if not parts or (quantize.is_plain and base.config.file_type == quantize.file_type):
+            return []
+        return [await intake.quantize(base.name, parts, quantize)]
 
     async def _base(self, out: StreamSink[Progress]) -> Base | None:
         """Hold what the job needs and read the model it starts from, which is pulled when it is not there."""
@@ -204,7 +266,7 @@ class CreateJob(Actor):
         return base
 
     async def _free(self, spent: Sequence[Digest]) -> None:
-        """Uploads that were merged need not wait for another create: the disk is wanted."""
+        """Uploads that were merged or converted need not wait for another create: the disk is wanted."""
         if spent:
             await self._store.actor.ask(Settle(tuple(map(str, spent))))
             self._created.extend(spent)
@@ -223,14 +285,17 @@ class CreateJob(Actor):
         return await trio.to_thread.run_sync(_detect, path, limiter=self._limiter)
 
     async def _write(
-        self, planned: Sequence[Layer | Text], out: StreamSink[Progress]
+        self,
+        planned: Sequence[Layer | Text],
+        out: StreamSink[Progress],
+        fresh: Collection[Digest],
     ) -> list[Layer]:
-        """Store the small layers, then report all of them in order, as Ollama does."""
+        """Store the small layers, then report all of them in order, as Ollama does. `fresh`: blobs that were made just now."""
         layers: list[Layer] = []
         statuses: list[str] = []
         for item in planned:
             if isinstance(item, Layer):
-                layer, is_new, status = item, False, ""
+                layer, is_new, status = item, item.blob in fresh, ""
             else:
                 digest, is_new = await self._put(item.data)
                 layer, status = Layer(item.media_type, str(digest), len(item.data)), item.status
@@ -265,6 +330,6 @@ async def open_create(
     checked = check_request(request)
     if checked.wishes.template:
         await trio.to_thread.run_sync(check_template, checked.wishes.template, limiter=limiter)
-    actor = partial(CreateJob, checked, store, pull, limiter)
+    actor = partial(CreateJob, checked, supervisor, store, pull, limiter)
     async with open_job(supervisor, name, actor, _Run(), stop_within_s=_STOP_S) as progress:
         yield progress

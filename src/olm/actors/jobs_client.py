@@ -55,7 +55,14 @@ class CreateRequest:
     parser: str = ""
     requires: str = ""
     links: Mapping[str, str] = attrs.field(factory=dict)
-    """Files to be run in place: relative path to absolute path on the daemon's machine."""
+    """Files to be run in place, or to be converted where they are: relative path to absolute path on the daemon's machine."""
+    draft_files: Mapping[str, str] = attrs.field(factory=dict)
+    draft_quantize: str = ""
+    tensor_types: Mapping[str, str] = attrs.field(factory=dict)
+    """With `quantize`: a regular expression of tensor names to the type they get; the first that fits counts."""
+    imatrix: Mapping[str, str] = attrs.field(factory=dict)
+    """With `quantize`: name and digest of an uploaded importance matrix, one at most."""
+    info: Mapping[str, object] = attrs.field(factory=dict)
 
 
 class ArchiveBytes(Protocol):

@@ -218,6 +218,8 @@ class CreateRequest(_Request, frozen=True, kw_only=True):
     name: str | None = None
     quantization: str | None = None
     links: dict[str, str] | None = None
+    tensor_types: dict[str, str] | None = None
+    imatrix: dict[str, str] | None = None
 
 
 class PullRequest(_Request, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The `create` command: read a Modelfile, upload the files it names, have the server make the model.
 
-What FROM and ADAPTER mean is decided here, on the side that has the files (spec §5.4): an existing path is uploaded by
-its SHA-256, anything else is a model name. Reading the language itself is `olm.modelfile`'s.
+Files are uploaded by their SHA-256, those the server has already are not. Which files a Modelfile means is
+`olm.cli.sources`' affair, reading its language `olm.modelfile`'s.
 """
 
 from __future__ import annotations
@@ -13,98 +13,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import attrs
 import click
 
 from olm.cli.client import Client
 from olm.cli.progress import Progress, Spinner, StatusLines
+from olm.cli.sources import Sources, find_sources, named_files
 from olm.cli.wire import Json, integer, text
-from olm.errors import InvalidRequest, NotYetSupported
+from olm.errors import InvalidRequest, OlmError
 from olm.modelfile import ModelSpec, parse_modelfile, spec_of
 
-__all__ = ["Sources", "create_body", "create_command", "find_sources", "upload_files"]
+__all__ = ["create_body", "create_command", "upload_files"]
 
 DEFAULT_MODELFILE: Final = "Modelfile"
-MAGIC: Final = b"GGUF"
 HASH_PIECE: Final = 1 << 20
 MAX_HASHERS: Final = 8
 """More only wait for the disk."""
-_PATH_STARTS: Final = ("/", "./", "../", "~")
 _LINKED: Final = ("files", "adapters")
-_UNCONVERTED: Final = ("*.safetensors", "*.bin", "*.pth")
-
-
-@attrs.frozen
-class Sources:
-    """What the values of FROM (or ADAPTER, or DRAFT) turned out to be: files to upload, and the model name if any."""
-
-    files: tuple[Path, ...] = ()
-    model: str = ""
-
-
-def find_sources(values: Sequence[str], folder: Path) -> Sources:
-    """Tell paths from model names.
-
-    Args:
-        values: as written in the Modelfile; `~`, absolute, or relative to `folder`, where the Modelfile is.
-
-    Raises:
-        InvalidRequest: a path that does not exist, a folder without weights, two model names.
-        NotYetSupported: weights that would have to be converted.
-    """
-    files: list[Path] = []
-    model = ""
-    for value in values:
-        path = folder / Path(value).expanduser()
-        if path.is_dir():
-            files += _weights_in(path)
-        elif path.exists():
-            _check_weights(path)
-            files.append(path)
-        elif value.startswith(_PATH_STARTS) or value.lower().endswith(".gguf"):
-            raise InvalidRequest(f"no such file: {path}")
-        elif model:
-            raise InvalidRequest(f"two base models, {model} and {value}; only one can be FROM")
-        else:
-            model = value
-    return Sources(tuple(files), model)
-
-
-def _weights_in(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.gguf"))
-    root = folder.resolve()
-    for path in found:
-        if not path.resolve().is_relative_to(root):
-            raise InvalidRequest(f"insecure path: {path}")
-        _check_weights(path)
-    if found:
-        return found
-    if any(next(folder.glob(pattern), None) for pattern in _UNCONVERTED):
-        raise _unconverted(folder)
-    raise InvalidRequest("no Modelfile or safetensors files found")
-
-
-def _check_weights(path: Path) -> None:
-    """Refuse here, before gigabytes travel, what the server would refuse after."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
-    except OSError as exc:
-        raise InvalidRequest(f"cannot read {path}: {exc.strerror}") from exc
-    if magic == MAGIC:
-        return
-    if path.suffix in (".safetensors", ".bin", ".pth"):
-        raise _unconverted(path)
-    raise InvalidRequest(f"supplied file was not in GGUF format: {path}")
-
-
-def _unconverted(path: Path) -> NotYetSupported:
-    return NotYetSupported(
-        f"{path}: making a model from safetensors or PyTorch files is not supported yet;"
-        " convert it to GGUF first"
-    )
+# How a server says that it cannot take a file where it is; Ollama does not know `links` at all.
+_REFUSALS: Final = ("the server ", "neither 'from' or 'files'", "a path can be named from")
 
 
 def upload_files(client: Client, paths: Sequence[Path], progress: Progress) -> dict[str, str]:
@@ -113,26 +42,22 @@ def upload_files(client: Client, paths: Sequence[Path], progress: Progress) -> d
     Returns:
         For each file its name relative to the folder they share, and its digest, as /api/create wants them.
     """
-    named = named_files(paths)
-    shown = [(path, progress.spinner(f"hashing file {path.name}", 0.0)) for _, path in named]
+    return upload_named(client, dict(named_files(paths)), progress)
+
+
+def upload_named(client: Client, named: Mapping[str, Path], progress: Progress) -> dict[str, str]:
+    """As `upload_files`, of files that have names. They are hashed in parallel, and uploaded in order."""
+    shown = [(path, progress.spinner(f"hashing file {path.name}", 0.0)) for path in named.values()]
     digests: dict[str, str] = {}
     is_over = Event()
     with ThreadPoolExecutor(max(min(len(named), os.cpu_count() or 1, MAX_HASHERS), 1)) as threads:
         hashed = [threads.submit(_digest, *item, progress, is_over) for item in shown]
         try:
-            for (name, path), digest in zip(named, hashed, strict=True):
+            for (name, path), digest in zip(named.items(), hashed, strict=True):
                 digests[name] = _upload(client, path, digest.result(), progress)
         finally:
             is_over.set()  # after Ctrl-C nobody waits for gigabytes to be hashed
     return digests
-
-
-def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Files with their names relative to the folder they share."""
-    if not paths:
-        return []
-    root = os.path.commonpath([path.parent for path in paths])
-    return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
 def _upload(client: Client, path: Path, digest: str, progress: Progress) -> str:
@@ -215,35 +140,65 @@ def _read_modelfile(file: str) -> tuple[ModelSpec, Path]:
 @click.argument("model")
 @click.option("-f", "--file", default="", help="The Modelfile.  [default: Modelfile]")
 @click.option("-q", "--quantize", default="", metavar="TYPE", help="Quantize to this type: q4_K_M.")
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="REGEX=TYPE",
+    help="With -q: the type of the tensors whose name it finds. May repeat; the first that fits counts.",
+)
+@click.option("--imatrix", default="", metavar="FILE", help="With -q: an importance matrix.")
+@click.option("--draft-quantize", default="", metavar="TYPE", help="Quantize the DRAFT model.")
 @click.option("--link", is_flag=True, help="Run GGUF files where they are instead of copying them.")
-def create_command(model: str, *, file: str, quantize: str, link: bool) -> None:
-    """Create MODEL from a Modelfile, or from the GGUF files of this folder if it has none."""
-    spec, folder = _read_modelfile(file)
+def create_command(model: str, **options: Unpack[_Options]) -> None:
+    """Create MODEL from a Modelfile, or from the weights in this folder if it has none."""
+    spec, folder = _read_modelfile(options["file"])
     for warning in spec.warnings:
         click.echo(warning)
     client = Client()
     with Progress() as progress:
         gathering = progress.spinner("gathering model components")
         sources = _gather(spec, folder)
+        body = create_body(model, spec, options["quantize"]) | _quantize_fields(options)
         progress.finish(gathering)
-        body = create_body(model, spec, quantize)
+        if options["imatrix"]:
+            body["imatrix"] = upload_files(client, [Path(options["imatrix"])], progress)
         if sources["files"].model:
             body["from"] = sources["files"].model
-        links = _links(client, sources) if link else {}
-        if links:
-            body["links"] = links
-        for field, found in sources.items():
-            if found.files and not (links and field in _LINKED):
-                body[field] = upload_files(client, found.files, progress)
-        with closing(client.stream("POST", "/api/create", body)) as events:
-            lines = StatusLines(progress)
-            for event in events:
-                _check_same_file(event, links)
-                lines.show(event)
+        if options["link"]:
+            _check_linkable(client, sources)
+        _create(_Order(client, progress, sources, body), link=options["link"])
+
+
+class _Options(TypedDict):
+    file: str
+    quantize: str
+    tensor_types: tuple[str, ...]
+    imatrix: str
+    draft_quantize: str
+    link: bool
+
+
+def _quantize_fields(options: _Options) -> Json:
+    """The fields of /api/create that only olm has, and `draft_quantize`. Raises InvalidRequest."""
+    fields: Json = {}
+    if options["draft_quantize"]:
+        fields["draft_quantize"] = options["draft_quantize"]
+    chosen: dict[str, str] = {}
+    for item in options["tensor_types"]:
+        pattern, sign, kind = item.rpartition("=")
+        if not (pattern and sign and kind):
+            raise InvalidRequest(f"--tensor-type is REGEX=TYPE, not {item!r}")
+        chosen.setdefault(pattern, kind)
+    if chosen:
+        fields["tensor_types"] = chosen
+    if (chosen or options["imatrix"]) and not options["quantize"]:
+        raise InvalidRequest("--tensor-type and --imatrix are for quantizing: say --quantize, too")
+    return fields
 
 
 def _gather(spec: ModelSpec, folder: Path) -> dict[str, Sources]:
-    """What the Modelfile names, by the fields of /api/create. Raises InvalidRequest, NotYetSupported."""
+    """What the Modelfile names, by the fields of /api/create. Raises InvalidRequest, CheckpointError."""
     weights, adapters, drafts = (
         find_sources(values, folder) for values in (spec.sources, spec.adapters, spec.drafts)
     )
@@ -254,23 +209,78 @@ def _gather(spec: ModelSpec, folder: Path) -> dict[str, Sources]:
     return {"files": weights, "adapters": adapters, "draft_files": drafts}
 
 
-def _links(client: Client, sources: Mapping[str, Sources]) -> dict[str, str]:
-    """The files that are to be run in place, names to absolute paths. Raises InvalidRequest."""
-    files = [path for field in _LINKED for path in sources[field].files]
-    if not files:
-        raise InvalidRequest("--link is for GGUF files, and the Modelfile names none")
+def _check_linkable(client: Client, sources: Mapping[str, Sources]) -> None:
+    if not any(sources[field].files for field in _LINKED):
+        raise InvalidRequest("--link is for files, and the Modelfile names none")
     if not client.is_local:
         raise InvalidRequest(
             f"the server {client.where} is not on this machine and cannot link its files;"
             " without --link they are uploaded"
         )
-    return {name: str(path.resolve()) for name, path in named_files(files)}
+
+
+@attrs.frozen
+class _Order:
+    """A create that is ready but for its files."""
+
+    client: Client
+    progress: Progress
+    sources: Mapping[str, Sources]
+    body: Json
+
+    def linked(self, *, link: bool) -> dict[str, dict[str, str]]:
+        """Names and absolute paths of files that stay where they are, by field.
+
+        GGUF files when that was asked for. A checkpoint's weights whenever the server is here: it only reads them.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for field in _LINKED:
+            sources = self.sources[field]
+            found[field] = {
+                name: str(path.resolve())
+                for name, path in named_files(sources.files)
+                if (field == "files" if path in sources.weights else link and not sources.weights)
+            }
+        return found
+
+    def send(self, linked: Mapping[str, Mapping[str, str]]) -> None:
+        """Upload the other files and have the model made. Raises _NotInPlace, OlmError."""
+        body = dict(self.body)
+        links = {name: path for paths in linked.values() for name, path in paths.items()}
+        if links:
+            body["links"] = links
+        for field, found in self.sources.items():
+            stays = linked.get(field, {})
+            sent = {name: path for name, path in named_files(found.files) if name not in stays}
+            if sent:
+                body[field] = upload_named(self.client, sent, self.progress)
+        with closing(self.client.stream("POST", "/api/create", body)) as events:
+            lines = StatusLines(self.progress)
+            for event in events:
+                _check_same_file(event, links)
+                lines.show(event)
+
+
+def _create(order: _Order, *, link: bool) -> None:
+    """Send an order; what the server cannot read in place is uploaded, unless `link` asks for just that."""
+    linked = order.linked(link=link) if order.client.is_local else {}
+    try:
+        order.send(linked)
+    except OlmError as exc:
+        is_refusal = isinstance(exc, _OtherFile) or exc.message.startswith(_REFUSALS)
+        if link or not is_refusal or not any(linked.values()):
+            raise
+        order.send({})
+
+
+class _OtherFile(InvalidRequest):
+    """The server sees another file at the path."""
 
 
 def _check_same_file(event: Json, links: Mapping[str, str]) -> None:
     """A server in a container may have another file at the same path; it tells the size before it reads it."""
     path = text(event, "digest")
     if path in links.values() and integer(event, "total") != Path(path).stat().st_size:
-        raise InvalidRequest(
+        raise _OtherFile(
             f"the server has another file at {path}; create the model without --link to upload this one"
         )

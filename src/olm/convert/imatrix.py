@@ -66,8 +66,8 @@ class ImportanceMatrix:
         return values.reshape(-1, columns)
 
 
-def read_imatrix(path: Path) -> ImportanceMatrix:
-    """Read an importance matrix. Blocking.
+def read_imatrix(path: Path, name: str = "") -> ImportanceMatrix:
+    """Read an importance matrix. Blocking. `name`: what it is called, if not as its file is.
 
     Raises:
         CheckpointError, GgufError: it is damaged, or holds NaN or infinities.
@@ -75,16 +75,17 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
     try:
         with path.open("rb") as file:
             is_gguf = file.read(4) == b"GGUF"
-        found = _from_gguf(path) if is_gguf else _from_legacy(path.name, path.read_bytes())
+        name = name or path.name
+        found = _from_gguf(path, name) if is_gguf else _from_legacy(name, path.read_bytes())
     except OSError as exc:
-        raise CheckpointError(f"{path.name}: cannot be read: {exc.strerror}") from exc
-    for name, values in found.entries.items():
+        raise CheckpointError(f"{name or path.name}: cannot be read: {exc.strerror}") from exc
+    for tensor, values in found.entries.items():
         if not np.isfinite(values).all():
-            raise CheckpointError(f"{path.name}: the weights of {name!r} are not finite")
+            raise CheckpointError(f"{found.name}: the weights of {tensor!r} are not finite")
     return found
 
 
-def _from_gguf(path: Path) -> ImportanceMatrix:
+def _from_gguf(path: Path, label: str) -> ImportanceMatrix:
     with GgufSource([path], arrays=True) as source:
         file = source.file
         tensors = {tensor.name: tensor for tensor in file.tensors}
@@ -96,13 +97,13 @@ def _from_gguf(path: Path) -> ImportanceMatrix:
             counts = tensors.get(stem + _COUNTS)
             if counts is None or {tensor.type_name, counts.type_name} != {"F32"}:
                 raise CheckpointError(
-                    f"{path.name}: sums and counts of {stem!r} do not belong together"
+                    f"{label}: sums and counts of {stem!r} do not belong together"
                 )
-            entries[stem] = _normalized(path.name, stem, _flat(tensor), _flat(counts))
+            entries[stem] = _normalized(label, stem, _flat(tensor), _flat(counts))
         dataset, n_chunks = _origin(file)
     if not entries:
-        raise CheckpointError(f"{path.name}: holds no importance matrix")
-    return ImportanceMatrix(path.name, entries, dataset, n_chunks)
+        raise CheckpointError(f"{label}: holds no importance matrix")
+    return ImportanceMatrix(label, entries, dataset, n_chunks)
 
 
 def _origin(file: ModelFile) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from olm.convert.file_types import file_type_number
 from olm.convert.metadata import Metadata
 from olm.convert.model_file import OutTensor
 from olm.convert.values import GGML_TYPES
@@ -22,9 +23,6 @@ from olm.native.quantize import Override, TensorFacts, TypeQuestion, choose_type
 
 __all__ = ["Recipe", "TypeOverride", "file_type_number", "in_order", "needs_imatrix", "types_of"]
 
-_FILE_TYPES: Final = {name: number for number, name in FILE_TYPES.items()}
-# Names that people use for others; the first three as in llama-quantize.
-_ALIASES: Final = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4_MOE": "MXFP4"}
 # Layers of the models that upstream calls 70B, whose shared attention values get more bits.
 _70B_LAYERS: Final = {"llama": 80, "qwen2": 80, "olmo": 80, "deci": 80, "jais2": 68}
 _EMBEDDINGS: Final = ("token_embd.weight", "per_layer_token_embd.weight")
@@ -70,17 +68,6 @@ class Recipe:
     pure: bool = False
     keep_output: bool = False
     allow_requantize: bool = False
-
-
-def file_type_number(name: str) -> int:
-    """The number of a file type by its name, in any case. Raises InvalidRequest for an unknown one."""
-    upper = name.upper()
-    number = _FILE_TYPES.get(_ALIASES.get(upper, upper))
-    if number is None:
-        raise InvalidRequest(
-            f"unsupported quantization type {name} - supported types are {', '.join(_FILE_TYPES)}"
-        )
-    return number
 
 
 def in_order(tensors: Sequence[OutTensor]) -> list[OutTensor]:

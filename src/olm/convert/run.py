@@ -11,7 +11,7 @@ from typing import Final
 from olm.checkpoint.folder import open_files
 from olm.convert.architecture import Options, convert_checkpoint
 from olm.convert.gguf_source import GgufSource
-from olm.convert.imatrix import read_imatrix
+from olm.convert.imatrix import ImportanceMatrix, read_imatrix
 from olm.convert.job import projector_path
 from olm.convert.model_file import ModelFile
 from olm.convert.output_types import with_file_type
@@ -69,8 +69,13 @@ def _quantized(file: ModelFile, wanted: Quantization | None) -> ModelFile:
     """Only models are quantized; what lies beside them is small and wants its precision."""
     if wanted is None or file.kind != "model":
         return file
-    imatrix = read_imatrix(Path(wanted.imatrix)) if wanted.imatrix else None
-    return quantized(file, _recipe(wanted), imatrix)
+    return quantized(file, _recipe(wanted), _imatrix(wanted))
+
+
+def _imatrix(wanted: Quantization) -> ImportanceMatrix | None:
+    if not wanted.imatrix:
+        return None
+    return read_imatrix(Path(wanted.imatrix).resolve(), wanted.imatrix_name)
 
 
 def _recipe(wanted: Quantization) -> Recipe:
@@ -96,9 +101,8 @@ def _write(file: ModelFile, request: Convert, send: Send, cancel: CancelFlag) ->
     if file.kind == "projector" and not request.ggufs:
         path = projector_path(path)
     wanted = request.quantization
-    weights = None
-    if wanted is not None and wanted.imatrix and file.kind == "model":
-        weights = importance(file.tensors, read_imatrix(Path(wanted.imatrix)))
+    imatrix = None if wanted is None or file.kind != "model" else _imatrix(wanted)
+    weights = importance(file.tensors, imatrix) if imatrix is not None else None
     written = write_gguf(
         file,
         path,

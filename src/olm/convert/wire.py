@@ -23,6 +23,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         overrides: (regular expression, tensor type).
         imatrix: path of an importance matrix; "" for none.
+        imatrix_name: what the new file says of it, instead of the path's name: blobs have none.
     """
 
     file_type: str
@@ -33,6 +34,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     keep_output: bool = False
     allow_requantize: bool = False
     imatrix: str = ""
+    imatrix_name: str = ""
 
 
 class ConvertStep(msgspec.Struct, frozen=True, tag="step"):

@@ -26,6 +26,7 @@ from olm.convert.values import GGML_TYPES, row_bytes, to_f32
 from olm.errors import CheckpointError, DiskFull, StoreError
 from olm.native.lib import Cancelled
 from olm.native.quantize import CancelFlag, convert_rows
+from olm.store.partials import no_room
 
 __all__ = ["Imatrix", "Written", "gguf_size", "write_gguf"]
 
@@ -40,6 +41,8 @@ _MAX_NAME_BYTES: Final = 63
 _CHUNK: Final = 1 << 20
 # Types of a checkpoint that the engine reads without a detour through numpy.
 _DIRECT: Final = {"F32": "F32", "F16": "F16", "BF16": "BF16", "I32": "I32", "I64": "I64"}
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Report = Callable[[int, int], None]
 
@@ -192,7 +195,10 @@ def _create(path: Path, size: int) -> int:
         _reserve(fd, size)
     except OSError as exc:
         if fd >= 0:
+            os.ftruncate(fd, 0)  # what could be had is free again, for the figures of the message
             os.close(fd)
+        if exc.errno in _FULL:
+            raise no_room(path.parent, size) from exc
         raise _disk_error(exc) from exc
     return fd
 
@@ -209,7 +215,7 @@ def _reserve(fd: int, size: int) -> None:
 
 def _disk_error(exc: OSError) -> StoreError:
     words = f"cannot write the converted model: {os.strerror(exc.errno or 0)}"
-    return DiskFull(words) if exc.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError(words)
+    return DiskFull(words) if exc.errno in _FULL else StoreError(words)
 
 
 def _write_at(fd: int, data: bytes | NDArray[np.uint8], offset: int) -> None:

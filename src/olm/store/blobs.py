@@ -153,6 +153,30 @@ class BlobStore:
             pending.write(data)
             return pending.commit()
 
+    def adopt(self, temp: Path, digest: Digest, size_bytes: int) -> bool:
+        """Make a blob of a file in this folder that was written and hashed by somebody else; True when it is new.
+
+        Afterwards `temp` is gone, whatever happens. Raises DiskFull, StoreError.
+        """
+        final = self.path(digest)
+        try:
+            if _is_regular(final, size_bytes):
+                return False
+            with disk_errors("write to the model store"):
+                fd = os.open(temp, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    if os.fstat(fd).st_size != size_bytes:
+                        raise StoreError("cannot write to the model store: a new blob was cut")
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                os.replace(temp, final)
+                fsync_dir(self.folder)
+            return True
+        finally:
+            with suppress(OSError):  # after the rename the name is gone
+                temp.unlink()
+
     def read(self, digest: Digest, *, limit_bytes: int = 16 << 20) -> bytes:
         """Read a small blob whole. Raises CorruptStore when it is missing, odd or larger than `limit_bytes`."""
         try:

@@ -15,10 +15,12 @@ import msgspec
 
 from olm.chat.options import coerce_options
 from olm.chat.types import ChatMessage
-from olm.errors import GgufError, InvalidName, InvalidRequest, NotYetSupported
+from olm.errors import GgufError, InvalidName, InvalidRequest
 from olm.gguf import ModelFacts
+from olm.store.create_info import check_info, with_info
 from olm.store.manifests import (
     ADAPTER,
+    DRAFT,
     LICENSE,
     MESSAGES,
     MODEL,
@@ -27,6 +29,7 @@ from olm.store.manifests import (
     PROMPT,
     SYSTEM,
     TEMPLATE,
+    Draft,
     ImageConfig,
     Layer,
 )
@@ -42,17 +45,14 @@ __all__ = [
     "Wishes",
     "check_files",
     "check_link_names",
-    "check_quantize",
     "config_of",
+    "draft_layers",
     "file_layers",
     "habits_of",
     "has_template",
     "plan_layers",
-    "refuse_formats",
 ]
 
-_NOT_GGUF: Final = (".safetensors", ".bin", ".pth", ".pt")
-_QUANTIZE: Final = ("F32", "F16", "Q4_K_S", "Q4_K_M", "Q8_0")
 _SPLIT_REQUIRES: Final = "0.35.0"
 """The first Ollama that runs weights in several layers (`server/split_gguf.go`)."""
 _SEMVER: Final = re.compile(r"v?\d+\.\d+\.\d+([-+].*)?")
@@ -80,10 +80,12 @@ class Wishes:
     renderer: str = ""
     parser: str = ""
     requires: str = ""
+    info: Mapping[str, object] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         """Check what can be checked early. Raises InvalidOption, InvalidRequest."""
         coerce_options(self.parameters)
+        check_info(self.info)
         if self.requires and not _SEMVER.fullmatch(self.requires):
             raise InvalidRequest("requires must be a valid semver (e.g. 0.14.0)")
 
@@ -150,28 +152,6 @@ def _check_name(path: str) -> None:
         raise InvalidRequest("file path must be relative")
 
 
-def check_quantize(wanted: str) -> None:
-    """Refuse a quantization. Raises InvalidRequest for a type that is none, NotYetSupported for the others."""
-    if not wanted:
-        return
-    if wanted.upper() not in (*_QUANTIZE, "Q4_K"):
-        raise InvalidRequest(
-            f"unsupported quantization type {wanted.upper()} - supported types are "
-            "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
-        )
-    raise NotYetSupported("quantizing models is not supported yet")
-
-
-def refuse_formats(names: Sequence[str]) -> None:
-    """Say early which formats olm cannot make a model from yet. Raises NotYetSupported."""
-    for name in names:
-        lower = name.lower()
-        if lower.endswith(".safetensors"):
-            raise NotYetSupported("converting safetensors models is not supported yet")
-        if lower.endswith(_NOT_GGUF):
-            raise NotYetSupported("converting PyTorch models is not supported yet")
-
-
 def file_layers(files: Sequence[Source | SplitSet], *, adapters: bool) -> list[Layer]:
     """Sort read GGUF files into layers by what their headers say they are. Parts that stay split have their names.
 
@@ -194,6 +174,18 @@ def file_layers(files: Sequence[Source | SplitSet], *, adapters: bool) -> list[L
     if n_models > 1:
         raise InvalidRequest("only one model can be created from: found several GGUF models")
     return layers
+
+
+def draft_layers(files: Sequence[Source | SplitSet]) -> list[Layer]:
+    """The layer of a draft model; of a checkpoint with a projector the language model alone.
+
+    Raises:
+        InvalidRequest: not one model.
+    """
+    models = [file for file in files if file.facts.kind == "model"]
+    if len(models) != 1 or isinstance(models[0], SplitSet):
+        raise InvalidRequest(f"DRAFT needs one model in one file, found {len(models)}")
+    return [Layer(DRAFT, str(models[0].digest), models[0].size)]
 
 
 def _media_type(name: str, facts: ModelFacts, *, adapters: bool) -> str:
@@ -251,7 +243,7 @@ def plan_layers(
         Layer(item.media_type, item.digest, item.size, base.name if base else "", item.name)
         for item in (base.layers if base else ())
     ]
-    replaced = {layer.media_type for layer in files} & {MODEL, PROJECTOR}
+    replaced = {layer.media_type for layer in files} & {MODEL, PROJECTOR, DRAFT}
     added: list[Text] = []
     if wishes.template:
         replaced |= {TEMPLATE, PROMPT}
@@ -290,6 +282,7 @@ def config_of(
     projectors: Sequence[ModelFacts],
     wishes: Wishes,
     habits: Habits,
+    draft: str = "",
 ) -> bytes:
     """Write the config blob.
 
@@ -298,6 +291,7 @@ def config_of(
         weights: facts of a model file of the request, None when the weights are inherited.
         projectors: facts of its projector files.
         habits: of the weights.
+        draft: the architecture of a draft model that comes with the request.
     """
     config = base.config if base else ImageConfig()
     if weights is not None:
@@ -314,10 +308,14 @@ def config_of(
     families = dict.fromkeys(
         [*(config.model_families or ()), *(facts.architecture for facts in projectors)]
     )
+    if draft:
+        config = msgspec.structs.replace(config, draft=Draft("gguf", draft))
+    config = with_info(
+        msgspec.structs.replace(config, model_families=tuple(families) or None), wishes.info
+    )
     return msgspec.json.encode(
         msgspec.structs.replace(
             config,
-            model_families=tuple(families) or None,
             renderer=wishes.renderer or config.renderer or habits.renderer,
             parser=wishes.parser or config.parser or habits.parser,
             requires=wishes.requires.removeprefix("v")

@@ -25,7 +25,7 @@ from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
 from olm.store.links import LinkRecord
 from olm.store.names import Digest
 
-__all__ = ["InPlace", "checked_link"]
+__all__ = ["InPlace", "begins_as_gguf", "checked_link"]
 
 _FICLONE: Final = 0x40049409
 """Linux, `include/uapi/linux/fs.h`: `_IOW(0x94, 9, int)`; Python has a name for it from 3.12 on."""
@@ -56,6 +56,20 @@ def checked_link(text: str, root: Path) -> Path:
     if path.is_relative_to(root.resolve()):
         raise InvalidRequest(f"{path} is inside the model store")
     return path
+
+
+def begins_as_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF does; not when it cannot be opened, or is no plain file. Links are followed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, len(_MAGIC), 0) == _MAGIC
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 class InPlace:

@@ -23,6 +23,7 @@ from olm.store.names import Digest, ModelName
 
 __all__ = [
     "ADAPTER",
+    "DRAFT",
     "LICENSE",
     "MANIFEST_TYPE",
     "MESSAGES",
@@ -32,6 +33,7 @@ __all__ = [
     "PROMPT",
     "SYSTEM",
     "TEMPLATE",
+    "Draft",
     "ImageConfig",
     "Layer",
     "Manifest",
@@ -48,6 +50,7 @@ _IMAGE: Final = "application/vnd.ollama.image."
 MODEL: Final = _IMAGE + "model"
 PROJECTOR: Final = _IMAGE + "projector"
 ADAPTER: Final = _IMAGE + "adapter"
+DRAFT: Final = _IMAGE + "draft"
 TEMPLATE: Final = _IMAGE + "template"
 PROMPT: Final = _IMAGE + "prompt"
 SYSTEM: Final = _IMAGE + "system"
@@ -107,6 +110,15 @@ class Manifest(
         return tuple(layer for layer in self.layers if layer.media_type == media_type)
 
 
+class Draft(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the config says of a draft model's layer."""
+
+    model_format: str = ""
+    architecture: str = ""
+    tensor_prefix: str = ""
+    config: object = None
+
+
 class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The config blob: what `details` shows, and what the model asks of its server (spec/ollama §6.2)."""
 
@@ -122,6 +134,7 @@ class ImageConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     context_length: int = 0
     embedding_length: int = 0
     base_name: str = ""
+    draft: Draft | None = None
     architecture: str = ""
     os: str = ""
 

@@ -173,8 +173,6 @@ def create_request(request: wire.CreateRequest) -> jobs.CreateRequest:
         raise InvalidRequest("DRAFT cannot be used with remote models")
     if request.remote_host:
         raise NotYetSupported("models on a remote host are not supported yet")
-    if request.draft_files or request.draft_quantize:
-        raise NotYetSupported("draft models are not supported yet")
     return jobs.CreateRequest(
         model=request.model or request.name or "",
         from_=request.from_ or "",
@@ -190,6 +188,11 @@ def create_request(request: wire.CreateRequest) -> jobs.CreateRequest:
         parser=request.parser or "",
         requires=request.requires or "",
         links=request.links or {},
+        draft_files=request.draft_files or {},
+        draft_quantize=request.draft_quantize or "",
+        tensor_types=request.tensor_types or {},
+        imatrix=request.imatrix or {},
+        info=request.info or {},
     )
 
 
