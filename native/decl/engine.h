@@ -20,7 +20,8 @@ int olm_engine_new(olm_model *model, const char *json, olm_engine **out);
 void olm_engine_free(olm_engine *engine);
 
 /* Queue a text request. JSON: the fields of olm.chat.types.Sampling with Ollama's defaults, and
- *   {"shift": true (context shift when the context is full), "preserved_tokens": ["…"] (specials shown in the text),
+ *   {"adapters": [scale, …] (one for each adapter of the model; left out: as loaded),
+ *    "shift": true (context shift when the context is full), "preserved_tokens": ["…"] (specials shown in the text),
  *    "thinking": {"start": "", "ends": ["…"] (tags around thinking), "is_open": false (the prompt has opened it),
  *                 "budget": -1 (tokens of thinking), "close": ends[0] (what is written when they are spent)},
  *    "constraint": {"kind": "lark"|"json_schema"|"regex"|"llguidance", "text": "…",
@@ -34,7 +35,7 @@ void olm_engine_free(olm_engine *engine);
 int olm_engine_submit(olm_engine *engine, uint64_t id, const int32_t *tokens, size_t n_tokens, const char *json);
 
 /* Queue n_inputs texts to embed as one request; input i is tokens[offsets[i] .. offsets[i + 1]).
- * JSON: {"normalize": true}. All of them come back in one EMBEDDING event. */
+ * JSON: {"normalize": true, "adapters": as for olm_engine_submit}. All of them come back in one EMBEDDING event. */
 int olm_engine_embed(olm_engine *engine, uint64_t id, const int32_t *tokens, const uint32_t *offsets, size_t n_inputs,
                      const char *json);
 
@@ -66,6 +67,6 @@ int olm_engine_event_fd(olm_engine *engine, int *fd);
 int olm_engine_next_frame(olm_engine *engine, const uint8_t **data, size_t *size);
 
 /* JSON: n_ctx, n_parallel, n_cells, n_threads, can_generate, n_running, n_waiting, n_paused, n_cached_cells, n_steps, n_prompt_tokens,
- * n_cached_tokens, n_generated_tokens, n_shifts, n_evictions, n_preemptions, n_failed_steps,
+ * n_cached_tokens, n_generated_tokens, n_shifts, n_evictions, n_preemptions, n_failed_steps, n_adapter_changes,
  * n_dropped_constraints, decode_ns, sample_ns, memory_bytes. */
 int olm_engine_stats_json(olm_engine *engine, char **out);

@@ -1,6 +1,6 @@
 /* What the tests need and nobody else: references to compare the engine with, and pure parts of it alone. */
 
-/* Greedy decoding by llama.cpp in the plainest loop: one sequence, one token a step. Stops after an end token.
+/* Greedy decoding by llama.cpp in the plainest loop: one sequence, one token a step, adapters as loaded. Stops after an end token.
  * `*out` is owned by the caller. n_chunk > 0 splits the prompt. */
 int olm_test_greedy(olm_model *model, const int32_t *tokens, size_t n_tokens, int n_predict, int n_chunk, int n_threads,
                     int32_t **out, size_t *n_out);

@@ -1,4 +1,5 @@
 // The C interface of the engine.
+#include "adapters.hpp"
 #include "engine.hpp"
 #include "errors.hpp"
 
@@ -32,6 +33,7 @@ common_json as_json(const olm::EngineStats & s, const olm::EngineConfig & c) {
     all["n_evictions"]        = s.n_evictions;
     all["n_preemptions"]      = s.n_preemptions;
     all["n_failed_steps"]     = s.n_failed_steps;
+    all["n_adapter_changes"]  = s.n_adapter_changes;
     all["n_dropped_constraints"] = s.n_dropped_constraints;
     all["decode_ns"]          = s.decode_ns;
     all["sample_ns"]          = s.sample_ns;
@@ -68,7 +70,9 @@ int olm_engine_embed(olm_engine * engine, uint64_t id, const int32_t * tokens, c
         require((tokens && offsets) || n_inputs == 0, OLM_E_INVALID_ARGUMENT, "a pointer is NULL");
         olm::EmbedJob job;
         job.id        = id;
-        job.normalize = olm::Args(json).flag("normalize", true);
+        const olm::Args args(json);
+        job.normalize = args.flag("normalize", true);
+        job.scales    = olm::read_scales(args, of(engine).model());
         for (size_t i = 0; i < n_inputs; i++) {
             require(offsets[i] <= offsets[i + 1], OLM_E_INVALID_ARGUMENT, "offsets must not fall");
             job.inputs.emplace_back(tokens + offsets[i], tokens + offsets[i + 1]);

@@ -1,5 +1,6 @@
 #include "context.hpp"
 
+#include "adapters.hpp"
 #include "errors.hpp"
 #include "ggml-backend.h"
 #include "llama-ext.h"
@@ -17,7 +18,8 @@ bool read_flag(void * flag) {
 
 Context::Context(std::shared_ptr<Model> model, const llama_context_params & params, std::atomic<bool> * abort) :
     model_(std::move(model)),
-    params_(params) {
+    params_(params),
+    scales_(model_->scales()) {
     if (abort != nullptr) {
         params_.abort_callback      = read_flag;
         params_.abort_callback_data = abort;
@@ -35,19 +37,22 @@ void Context::make() {
     if (handle_ == nullptr) {
         throw Error(OLM_E_CONTEXT, errors_since(mark, "llama.cpp could not make a context"));
     }
-    if (model_->adapters.empty()) {
+    if (scales_.empty()) {
         return;
     }
-    std::vector<llama_adapter_lora *> loras;
-    std::vector<float>                scales;
-    for (const Adapter & adapter : model_->adapters) {
-        loras.push_back(adapter.lora);
-        scales.push_back(adapter.scale);
-    }
-    if (llama_set_adapters_lora(handle_, loras.data(), loras.size(), scales.data()) != 0) {
+    try {
+        apply_adapters(handle_, *model_, scales_);
+    } catch (...) {
         llama_free(handle_);
         handle_ = nullptr;
-        throw Error(OLM_E_ADAPTER, errors_since(mark, "the adapters do not fit the model"));
+        throw;
+    }
+}
+
+void Context::use(const Scales & scales) {
+    if (scales != scales_) {
+        apply_adapters(handle_, *model_, scales);
+        scales_ = scales;
     }
 }
 

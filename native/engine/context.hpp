@@ -27,6 +27,10 @@ class Context {
 
     void recreate();
 
+    // Decodes compute with these adapters from now on; a change costs a new graph.
+    void use(const Scales & scales);
+    const Scales & scales() const { return scales_; }
+
     Result decode(const llama_batch & batch);  // at most n_batch tokens
     float * logits(int row);                   // of a row that asked for them; valid until the next decode
 
@@ -50,6 +54,7 @@ class Context {
 
     std::shared_ptr<Model> model_;
     llama_context_params   params_;
+    Scales                 scales_;
     llama_context *        handle_ = nullptr;
 };
 

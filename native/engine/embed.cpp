@@ -70,13 +70,16 @@ void Embedder::make_room_for(int n_tokens) {
                    : llama_model_n_embd_out(model_->llama());
 }
 
-// The longest run of inputs from the oldest request on that fits one step; at least one.
+// The longest run of inputs with the same adapters, from the oldest request on, that fits one step; at least one.
 std::vector<Embedder::Place> Embedder::choose() {
     std::vector<Place> places;
     make_room_for(static_cast<int>(jobs_.front().inputs[jobs_.front().n_started].size()));
     const size_t most = std::min(MAX_EMBEDDING_INPUTS, n_step_);
     int          room = n_step_;
     for (EmbedJob & job : jobs_) {
+        if (job.scales != jobs_.front().scales) {
+            return places;  // adapters act on a whole batch
+        }
         while (job.n_started < job.inputs.size()) {
             const int n = static_cast<int>(job.inputs[job.n_started].size());
             if (n > room || places.size() == most) {
@@ -108,6 +111,7 @@ void Embedder::compute(const std::vector<Place> & places) {
         }
     }
     context_->clear_all();
+    context_->use(places.front().job->scales);
     const Context::Result result = context_->decode(batch);
     if (result != Context::DONE) {
         context_.reset();

@@ -15,6 +15,7 @@ namespace olm {
 struct EmbedJob {
     uint64_t                              id = 0;
     bool                                  normalize = true;
+    Scales                                scales;  // of the model's adapters
     std::vector<std::vector<llama_token>> inputs;
     size_t             n_started = 0;
     std::vector<float> vectors;  // [n_inputs, n_embd], filled in order

@@ -172,6 +172,7 @@ void Engine::obey_one(Command & command) {
     Sequence * sequence = find(command.id);
     switch (command.kind) {
         case Command::SUBMIT:
+            command.sequence->turn = counts_.n_steps;
             sequences_.push_back(std::move(command.sequence));
             break;
         case Command::EMBED:

@@ -15,6 +15,7 @@
 #include "config.hpp"
 #include "context.hpp"
 #include "embed.hpp"
+#include "plan.hpp"
 #include "sequence.hpp"
 #include "slots.hpp"
 
@@ -33,6 +34,7 @@ struct EngineStats {
     uint64_t n_evictions        = 0;
     uint64_t n_preemptions      = 0;
     uint64_t n_failed_steps     = 0;
+    uint64_t n_adapter_changes  = 0;
     uint64_t n_dropped_constraints = 0;  // triggered grammars that were given up
     uint64_t decode_ns          = 0;
     uint64_t sample_ns          = 0;
@@ -55,6 +57,7 @@ class Engine {
     void pause(uint64_t id, bool paused);
     EngineStats stats();
     const EngineConfig & config() const { return config_; }
+    const Model & model() const { return *model_; }
     Outbox & outbox() { return outbox_; }
     // Tests: the next decodes end with this result instead of being run.
     void fail_next(Context::Result result, int times);
@@ -88,6 +91,7 @@ class Engine {
     void make_room(Sequence & sequence);
     void settle();
     bool plan();
+    void keep_one_set(std::vector<Sequence *> & able);
     void add_rows(Sequence & sequence, int n);
     Context::Result decode();
     void advance(bool all);
@@ -119,6 +123,7 @@ class Engine {
     std::vector<Part>     parts_;
     std::vector<uint64_t> ended_;
     EngineStats           counts_;
+    Turn                  turn_;  // of the adapters that the context has now
     bool                  decodes_only_ = false;  // the last step found no room: no prompts in the next
     Context::Result       forced_       = Context::DONE;
     int                   n_forced_     = 0;

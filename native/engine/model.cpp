@@ -6,6 +6,7 @@
 #include <cstring>
 #include <future>
 
+#include "adapters.hpp"
 #include "args.hpp"
 #include "backend.hpp"
 #include "errors.hpp"
@@ -102,21 +103,6 @@ llama_model * load_in_passing_thread(const std::vector<std::string> & paths, lla
     return std::async(std::launch::async, load_handle, std::cref(paths), params).get();
 }
 
-// Before any context: a context's graph size counts the adapters that the model has then (spec: llama.cpp 1.11).
-void load_adapters(Model & model, const common_json & adapters) {
-    for (const common_json & item : adapters) {
-        require(item.is_object(), OLM_E_INVALID_ARGUMENT, "\"adapters\" must be an array of objects");
-        const Args        args(item);
-        const std::string path = args.text("path");
-        const uint64_t    mark = log_mark();
-        llama_adapter_lora * lora = llama_adapter_lora_init(model.llama(), path.c_str());
-        if (lora == nullptr) {
-            throw Error(OLM_E_ADAPTER, "cannot load adapter " + path + ": " + errors_since(mark, "no reason given"));
-        }
-        model.adapters.push_back({lora, args.number("scale", 1.0f)});
-    }
-}
-
 std::string meta(const llama_model * model, const char * key) {
     char      small[256];
     const int n = llama_model_meta_val_str(model, key, small, sizeof small);
@@ -138,15 +124,10 @@ int pooling_of(const llama_model * model) {
     return pooling.empty() ? -1 : std::atoi(pooling.c_str());
 }
 
-// Whether one of the files has the tensors of a classifier. llama.cpp does not tell, and without them it would give
-// the first numbers of a hidden state as scores.
+// Whether one of the files has the tensors of a classifier: without them llama.cpp would give the first numbers of a
+// hidden state as scores.
 bool has_head(const std::vector<std::string> & paths) {
-    return std::any_of(paths.begin(), paths.end(), [](const std::string & path) {
-        const std::unique_ptr<gguf_context, void (*)(gguf_context *)> file(
-            gguf_init_from_file(path.c_str(), {/*.no_alloc=*/true, /*.ctx=*/nullptr}), gguf_free);
-        return file && (gguf_find_tensor(file.get(), "cls.weight") >= 0 ||
-                        gguf_find_tensor(file.get(), "cls.output.weight") >= 0);
-    });
+    return has_tensor(paths, "cls.weight") || has_tensor(paths, "cls.output.weight");
 }
 
 std::shared_ptr<Model> load(const Args & args, olm_load_state * state) {
@@ -178,7 +159,7 @@ std::shared_ptr<Model> load(const Args & args, olm_load_state * state) {
         require(state == nullptr || state->cancel == 0, OLM_E_CANCELLED, "loading was cancelled");
         throw Error(OLM_E_MODEL_LOAD, errors_since(mark, "llama.cpp gives no reason"));
     }
-    load_adapters(*model, args.array("adapters"));
+    load_adapters(*model, paths, args.array("adapters"));
     model->can_rank = pooling_of(model->llama()) == LLAMA_POOLING_TYPE_RANK && has_head(paths);
     return model;
 }
@@ -259,6 +240,22 @@ common_json info(const Model & model) {
 }
 
 }  // namespace
+
+bool has_tensor(const std::vector<std::string> & paths, const char * name) {
+    return std::any_of(paths.begin(), paths.end(), [&](const std::string & path) {
+        const std::unique_ptr<gguf_context, void (*)(gguf_context *)> file(
+            gguf_init_from_file(path.c_str(), {/*.no_alloc=*/true, /*.ctx=*/nullptr}), gguf_free);
+        return file && gguf_find_tensor(file.get(), name) >= 0;
+    });
+}
+
+Scales Model::scales() const {
+    Scales all;
+    for (const Adapter & adapter : adapters) {
+        all.push_back(adapter.scale);
+    }
+    return all;
+}
 
 }  // namespace olm
 

@@ -14,6 +14,9 @@ struct Adapter {
     float                scale;
 };
 
+// How much each adapter of a model acts on something, in the model's order; 0: not at all.
+using Scales = std::vector<float>;
+
 struct ModelCloser {
     void operator()(llama_model * model) const { llama_model_free(model); }
 };
@@ -27,7 +30,11 @@ struct Model {
     llama_model * llama() const { return handle.get(); }
     const llama_vocab * vocab() const { return llama_model_get_vocab(handle.get()); }
     int n_vocab() const { return llama_vocab_n_tokens(vocab()); }
+    Scales scales() const;  // as the adapters were loaded
 };
+
+// Whether one of these GGUF files has the tensor. llama.cpp does not tell.
+bool has_tensor(const std::vector<std::string> & paths, const char * name);
 
 // INVALID_ARGUMENT for a token that the vocabulary does not have: llama.cpp would not take it well.
 void check_tokens(const Model & model, const int32_t * tokens, size_t n_tokens);

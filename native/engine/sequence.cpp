@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "adapters.hpp"
 #include "errors.hpp"
 
 namespace olm {
@@ -24,6 +25,7 @@ Limits Limits::read(const Args & args, const Model & model) {
     limits.n_keep    = static_cast<int>(args.integer("n_keep", limits.n_keep, INT32_MIN, INT32_MAX));
     limits.shift     = args.flag("shift", limits.shift);
     limits.stops     = args.texts("stop");
+    limits.scales    = read_scales(args, model);
     const auto add_token = [&](const std::string & text, std::set<llama_token> & to) {
         const auto tokens = tokenize(model, text.data(), text.size(), false, true);
         if (tokens.size() == 1) {

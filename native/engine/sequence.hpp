@@ -26,6 +26,7 @@ struct Limits {
     std::set<llama_token>    plain;      // special tokens that are text in grammars: these, and triggers
     ThinkingOptions          thinking;
     ConstraintOptions        constraint;
+    Scales                   scales;     // of the model's adapters, for all of the request
 
     static Limits read(const Args & args, const Model & model);
 };
@@ -46,6 +47,7 @@ class Sequence {
     bool     suspect  = false;  // was in a batch that failed: runs alone until it has shown that it was not the cause
     bool     ended    = false;
     bool     held     = false;  // its constraint is not ready: nothing can be drawn yet
+    uint64_t turn     = 0;      // the number of the step that last computed any of it, or at which it came
     Sampler  sampler;
     Limits   limits;
     Thinking thinking;

@@ -18,7 +18,12 @@ int common_prefix(const std::vector<llama_token> & a, const std::vector<llama_to
 
 Slots::Slots(int n_slots, int n_swa) : slots_(n_slots), n_swa_(n_swa) {}
 
-int Slots::choose(const std::vector<llama_token> & path) const {
+// Tokens at the beginning that the slot holds as the sequence would compute them: with the same adapters.
+int Slots::shared(int slot, const Sequence & sequence) const {
+    return slots_[slot].scales == sequence.limits.scales ? common_prefix(slots_[slot].held, sequence.path) : 0;
+}
+
+int Slots::choose(const Sequence & sequence) const {
     int best   = -1;
     int longest = 0;
     int oldest = -1;
@@ -26,7 +31,7 @@ int Slots::choose(const std::vector<llama_token> & path) const {
         if (slots_[i].busy) {
             continue;
         }
-        const int n = common_prefix(slots_[i].held, path);
+        const int n = shared(i, sequence);
         if (n > longest) {
             longest = n;
             best    = i;
@@ -35,13 +40,13 @@ int Slots::choose(const std::vector<llama_token> & path) const {
             oldest = i;
         }
     }
-    return best >= 0 && longest > MIN_LIKENESS * path.size() ? best : oldest;
+    return best >= 0 && longest > MIN_LIKENESS * sequence.path.size() ? best : oldest;
 }
 
-// Cuts the slot's memory to what it shares with the path; returns how many tokens that leaves.
-int Slots::reuse(int slot, const std::vector<llama_token> & path, Context & context) {
+// Cuts the slot's memory to what it shares with the sequence; returns how many tokens that leaves.
+int Slots::reuse(int slot, const Sequence & sequence, Context & context) {
     // The last token is always computed: its logits are what the first new token is drawn from.
-    int n = std::min(common_prefix(slots_[slot].held, path), static_cast<int>(path.size()) - 1);
+    int n = std::min(shared(slot, sequence), static_cast<int>(sequence.path.size()) - 1);
     if (n > 0 && n < context.length(slot) && !context.truncate(slot, n)) {
         n = 0;  // a recurrent state cannot be turned back
     }
@@ -59,14 +64,15 @@ int Slots::reuse(int slot, const std::vector<llama_token> & path, Context & cont
 }
 
 bool Slots::admit(Sequence & sequence, Context & context) {
-    const int slot = choose(sequence.path);
+    const int slot = choose(sequence);
     if (slot < 0) {
         return false;
     }
-    const int n_cached   = reuse(slot, sequence.path, context);
+    const int n_cached   = reuse(slot, sequence, context);
     slots_[slot].busy    = true;
     slots_[slot].used_at = ++clock_;
     slots_[slot].held.clear();
+    slots_[slot].scales = sequence.limits.scales;
     sequence.admitted(slot, n_cached);
     return true;
 }

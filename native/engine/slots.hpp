@@ -33,12 +33,14 @@ class Slots {
   private:
     struct Slot {
         std::vector<llama_token> held;
+        Scales                   scales;  // the adapters that `held` was computed with
         bool                     busy    = false;
         uint64_t                 used_at = 0;
     };
 
-    int choose(const std::vector<llama_token> & path) const;
-    int reuse(int slot, const std::vector<llama_token> & path, Context & context);
+    int shared(int slot, const Sequence & sequence) const;
+    int choose(const Sequence & sequence) const;
+    int reuse(int slot, const Sequence & sequence, Context & context);
 
     std::vector<Slot> slots_;
     int               n_swa_;

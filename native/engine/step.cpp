@@ -153,11 +153,18 @@ bool Engine::plan() {
         able.resize(1);  // only prompts, and no room for all: the oldest
     }
 
+    const bool has_streams = std::any_of(able.begin(), able.end(), is_stream);
+    keep_one_set(able);
+    // Streams of other adapters wait while this step runs: prompts keep to their chunk for them, too.
+    const bool has_waiting = has_streams && std::none_of(able.begin(), able.end(), is_stream);
+
+    const int  n_batch     = has_waiting ? std::min(config_.n_batch, config_.n_chunk) : config_.n_batch;
+
     std::vector<PlanItem> items;
     for (const Sequence * sequence : able) {
         items.push_back({sequence->n_able(), is_stream(sequence)});
     }
-    const std::vector<int> take = plan_step(items, {config_.n_batch, config_.n_chunk});
+    const std::vector<int> take = plan_step(items, {n_batch, config_.n_chunk});
     // The plan is by age, the rows by slot: where every slot has a region of cells of its own, llama.cpp computes only rows
     // of increasing neighbours in one pass, and takes another pass over the weights at every step back or gap.
     std::vector<size_t> order(able.size());
@@ -170,7 +177,27 @@ bool Engine::plan() {
             add_rows(*able[i], take[i]);
         }
     }
+    turn_.n_steps++;
+    turn_.n_rows += batch_.n_tokens;
     return batch_.n_tokens > 0;
+}
+
+// Adapters act on a whole batch (spec: llama.cpp 1.11), so a step computes requests of one set of them only: for some steps
+// those of the present set, then those that the longest has not computed anything of.
+void Engine::keep_one_set(std::vector<Sequence *> & able) {
+    if (able.empty()) {
+        return;
+    }
+    const auto is_present = [&](const Sequence * s) { return s->limits.scales == context_.scales(); };
+    const auto is_older   = [](const Sequence * a, const Sequence * b) { return a->turn < b->turn; };
+    const bool stays      = !turn_.over(config_.n_chunk) && std::any_of(able.begin(), able.end(), is_present);
+    if (!stays) {
+        const Sequence & next = **std::min_element(able.begin(), able.end(), is_older);
+        counts_.n_adapter_changes += is_present(&next) ? 0 : 1;
+        context_.use(next.limits.scales);
+        turn_ = {};
+    }
+    able.erase(std::remove_if(able.begin(), able.end(), [&](Sequence * s) { return !is_present(s); }), able.end());
 }
 
 void Engine::add_rows(Sequence & sequence, int n) {
@@ -184,6 +211,7 @@ void Engine::add_rows(Sequence & sequence, int n) {
         batch_.seq_id[row][0] = sequence.slot;
         batch_.logits[row]    = last && i + 1 == n ? 1 : 0;
     }
+    sequence.turn = counts_.n_steps + 1;
     parts_.push_back({&sequence, n, last ? batch_.n_tokens - 1 : -1});
 }
 

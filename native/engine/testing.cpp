@@ -1,6 +1,7 @@
 // References and parts for the tests; declared in ../decl/testing.h.
 #include <algorithm>
 
+#include "adapters.hpp"
 #include "engine.hpp"
 #include "errors.hpp"
 #include "log.hpp"
@@ -38,6 +39,7 @@ std::vector<llama_token> greedy(const olm::Model & model, std::vector<llama_toke
     const std::unique_ptr<llama_context, void (*)(llama_context *)> context(
         llama_init_from_model(model.llama(), params), llama_free);
     require(context != nullptr, OLM_E_CONTEXT, "no context");
+    olm::apply_adapters(context.get(), model, model.scales());
 
     std::vector<llama_token> out;
     const int                total = static_cast<int>(prompt.size());
@@ -69,6 +71,7 @@ std::vector<float> logits_after(const olm::Model & model, std::vector<llama_toke
     const std::unique_ptr<llama_context, void (*)(llama_context *)> context(
         llama_init_from_model(model.llama(), params), llama_free);
     require(context != nullptr, OLM_E_CONTEXT, "no context");
+    olm::apply_adapters(context.get(), model, model.scales());
     const int n_tokens = static_cast<int>(tokens.size());
     require(llama_decode(context.get(), llama_batch_get_one(tokens.data(), n_tokens)) == 0, OLM_E_DECODE, "decode");
     const float * row = llama_get_logits_ith(context.get(), -1);

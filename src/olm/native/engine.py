@@ -89,6 +89,7 @@ class EngineStats(msgspec.Struct, frozen=True):
     n_evictions: int
     n_preemptions: int
     n_failed_steps: int
+    n_adapter_changes: int
     n_dropped_constraints: int
     decode_ns: int
     sample_ns: int
@@ -117,6 +118,7 @@ class ThinkingLimits(msgspec.Struct, frozen=True, omit_defaults=True):
 class _TextRequest(Sampling, frozen=True, omit_defaults=True):
     """`olm_engine_submit`'s JSON."""
 
+    adapters: tuple[float, ...] | None = None
     shift: bool = True
     preserved_tokens: tuple[str, ...] = ()
     constraint: AnswerGrammar | None = None
@@ -157,6 +159,7 @@ class Engine(Handle):
         preserved_tokens: Sequence[str] = (),
         constraint: AnswerGrammar | None = None,
         thinking: ThinkingLimits | None = None,
+        adapters: Sequence[float] | None = None,
     ) -> int:
         """Queue a prompt. Its events end with one `Done` or `Failed`.
 
@@ -168,6 +171,8 @@ class Engine(Handle):
             constraint: what the content must match. Its grammar is compiled beside the prompt; one that cannot be used
                 ends the request with `Failed` (InvalidArgument, the reason in words) before anything is generated.
             thinking: the tags around thinking; without them all of the answer is content.
+            adapters: how much each of the model's adapters acts on this request; None for as they were loaded. Requests
+                that differ in this never share a step.
 
         Returns:
             The request's number in events.
@@ -183,6 +188,7 @@ class Engine(Handle):
             preserved_tokens=tuple(preserved_tokens),
             constraint=constraint,
             thinking=thinking,
+            adapters=None if adapters is None else tuple(adapters),
         )
         ids = array.array("i", tokens)  # held until the call returns
         self._last_request += 1
@@ -197,12 +203,19 @@ class Engine(Handle):
         )
         return self._last_request
 
-    def embed(self, inputs: Sequence[Sequence[int]], *, normalize: bool = True) -> int:
+    def embed(
+        self,
+        inputs: Sequence[Sequence[int]],
+        *,
+        normalize: bool = True,
+        adapters: Sequence[float] | None = None,
+    ) -> int:
         """Queue texts to embed, all in as few steps as fit. One `Embedding` or `Failed` answers.
 
         Args:
             inputs: tokens of each text, at least one and at most n_ctx.
             normalize: scale each vector to length 1 (L2).
+            adapters: as for `submit`.
 
         Raises:
             PromptTooLong, InvalidArgument, EngineStopped
@@ -219,7 +232,7 @@ class Engine(Handle):
                 ffi.from_buffer("int32_t[]", flat),
                 ffi.from_buffer("uint32_t[]", offsets),
                 len(inputs),
-                msgspec.json.encode({"normalize": normalize}),
+                msgspec.json.encode({"normalize": normalize, "adapters": adapters}),
             )
         )
         return self._last_request
