@@ -37,6 +37,7 @@ def crash(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_forty_deaths_leave_forty_stores_in_order() -> None:
     """One thousand: `make crash-test`."""
     done = crash("--seeds", "40", "--cuts", "1")
@@ -45,6 +46,7 @@ def test_forty_deaths_leave_forty_stores_in_order() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("sabotage", ["file-syncs", "in-place"])
 def test_a_store_that_is_wrong_is_found_out(sabotage: str) -> None:
     """The other sabotages take longer to be found; they were tried by hand, as docs/reliability.md tells."""
