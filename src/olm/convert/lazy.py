@@ -38,6 +38,7 @@ __all__ = [
     "take",
     "transpose",
     "widen",
+    "zeros",
 ]
 
 # Under these names `olm.convert.factors` knows what a tensor was made with.
