@@ -20,6 +20,7 @@ extern "C" {
 #include "../decl/chat.h"
 #include "../decl/engine.h"
 #include "../decl/quantize.h"
+#include "../decl/imatrix.h"
 #include "../decl/testing.h"
 
 #pragma GCC visibility pop
