@@ -119,7 +119,9 @@ def folder_of(name: str, folder: Path) -> Path:
     return folder
 
 
-def build(checkpoint: object, type_name: str = "F32") -> Mapping[str, ModelFile]:
+def build(
+    checkpoint: object, type_name: str = "F32", *, has_projector: bool = True
+) -> Mapping[str, ModelFile]:
     """Plan the GGUFs of a checkpoint, by kind: the model without a tokenizer of its own, so that any weights can be loaded."""
     from olm.convert.architecture import Options
     from olm.convert.hparams import Hparams
@@ -132,7 +134,7 @@ def build(checkpoint: object, type_name: str = "F32") -> Mapping[str, ModelFile]
     options = Options(type_name, "tiny")
     files = {"model": with_file_type(without(checkpoint, hf_name, options).build())}
     projector = projector_of(config)
-    if projector is not None:
+    if projector is not None and has_projector:
         files["projector"] = with_file_type(projector(checkpoint, hf_name, options).build())
     return files
 
@@ -148,7 +150,8 @@ def differences(name: str, temp: Path) -> Iterator[str]:
     answer = _answer(name)
     with open_checkpoint(folder_of(name, temp / "tiny")) as checkpoint:
         for place, type_name in enumerate(_TYPES):
-            for kind, file in build(checkpoint, type_name).items():
+            files = build(checkpoint, type_name, has_projector="projector" in answer)
+            for kind, file in files.items():
                 if kind not in answer:
                     continue
                 path = temp / f"{kind}.gguf"

@@ -52,6 +52,17 @@ _VISION = {
 }
 _PICTURES = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}
 _GEMMA = {**_SIZES, "head_dim": 16, "vocab_size": 544}
+_GEMMA4 = {
+    **_GEMMA,
+    "num_hidden_layers": 4,
+    "global_head_dim": 32,
+    "hidden_size_per_layer_input": 16,
+    "vocab_size_per_layer_input": 544,
+    "num_kv_shared_layers": 2,
+    "sliding_window": 16,
+    "use_double_wide_mlp": True,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
 _T5 = {
     "d_model": 32,
     "d_ff": 48,
@@ -483,5 +494,101 @@ CASES = [
         },
         tensors=_nomic_tensors(has_experts=True),
         files=_PIECES,
+    ),
+    Tiny(
+        name="gemma3n",
+        hf_name="Gemma3nForCausalLM",
+        config={
+            **_GEMMA,
+            "num_hidden_layers": 4,
+            "intermediate_size": [48] * 4,
+            "hidden_size_per_layer_input": 256,
+            "vocab_size": 560,
+            "vocab_size_per_layer_input": 544,
+            "laurel_rank": 64,
+            "num_kv_shared_layers": 0,
+            "sliding_window": 16,
+            "layer_types": ["sliding_attention"] * 2 + ["full_attention"] * 2,
+            "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0],
+        },
+    ),
+    Tiny(
+        name="gemma4",
+        hf_name="Gemma4ForCausalLM",
+        config=_GEMMA4,
+        tokenizer="gemma3",
+    ),
+    Tiny(
+        name="gemma4-experts",
+        hf_name="Gemma4ForCausalLM",
+        config={
+            **_GEMMA4,
+            "enable_moe_block": True,
+            "num_experts": 4,
+            "top_k_experts": 2,
+            "moe_intermediate_size": 16,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 0,
+            "attention_k_eq_v": True,
+            "num_global_key_value_heads": 1,
+        },
+        tokenizer="gemma3",
+    ),
+    Tiny(
+        name="qwen2vl",
+        hf_name="Qwen2VLForConditionalGeneration",
+        config={
+            "text_config": {
+                **_SIZES,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e6,
+                    "mrope_section": [1, 1, 2],
+                },
+            },
+            "vision_config": {
+                "depth": 3,
+                "embed_dim": 32,
+                "hidden_size": 32,
+                "mlp_ratio": 2,
+                "num_heads": 4,
+                "patch_size": 14,
+            },
+        },
+        renames={"model.visual.": "visual."},
+        files={"preprocessor_config.json": _PICTURES},
+        has_projector=True,
+    ),
+    Tiny(
+        name="qwen25vl",
+        hf_name="Qwen2_5_VLForConditionalGeneration",
+        config={
+            "text_config": {
+                **_SIZES,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e6,
+                    "mrope_section": [1, 1, 2],
+                },
+            },
+            "vision_config": {
+                "depth": 4,
+                "hidden_size": 32,
+                "out_hidden_size": 32,
+                "intermediate_size": 48,
+                "num_heads": 4,
+                "patch_size": 14,
+                "fullatt_block_indexes": [1, 3],
+            },
+        },
+        renames={"model.visual.": "visual."},
+        files={"preprocessor_config.json": _PICTURES},
+        has_projector=True,
+    ),
+    Tiny(
+        name="eurobert",
+        hf_name="EuroBertModel",
+        config=_SIZES,
+        config_json={"classifier_pooling": None},
     ),
 ]

@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from olm.checkpoint.types import RowReader
+from olm.checkpoint.types import DTYPES, RowReader
 from olm.convert.rows import Array, Taken, n_rows, read_all, row_length
 from olm.convert.transposing import Swapped, transpose
 from olm.convert.values import check_packed, to_f32
@@ -64,6 +64,11 @@ class _Constant:
 def constant(values: Array) -> RowReader:
     """A tensor that is computed here, f32 (rope factors, an identity)."""
     return _Constant(np.ascontiguousarray(values, dtype=np.float32), "F32")
+
+
+def zeros(shape: Sequence[int], dtype: str) -> RowReader:
+    """A tensor of zeros of a dtype of `DTYPES` (rows that a checkpoint leaves out)."""
+    return _Constant(np.zeros(shape, DTYPES[dtype]), dtype)
 
 
 @attrs.frozen

@@ -29,6 +29,7 @@ _BLOCKS: Final = (
     "encoder_layers",
     "vt_num_hidden_layers",
 )
+_MIN_NUMBERED: Final = 8
 _COUNTS: Final = (
     (".vision.image_size", ("image_size",)),
     (".vision.patch_size", ("patch_size",)),
@@ -54,7 +55,7 @@ class Projector(Architecture):
 
     gguf_name = "clip"
     kind = "projector"
-    projector_type: ClassVar[str]
+    projector_type: ClassVar[str] = ""
     prefixes: ClassVar[tuple[str, ...]]
 
     def __init__(self, checkpoint: Checkpoint, hf_name: str, options: Options) -> None:
@@ -71,7 +72,12 @@ class Projector(Architecture):
 
     @property
     def n_blocks(self) -> int:
-        return self.vision.integer(*_BLOCKS)
+        """Layers; or more, for the table numbers the projector's few matrices like layers."""
+        return max(self.vision.integer(*_BLOCKS), _MIN_NUMBERED)
+
+    def projector_name(self) -> str:
+        """`clip.projector_type`, where one class writes several."""
+        return self.projector_type
 
     @property
     def n_embd_text(self) -> int:
@@ -89,7 +95,7 @@ class Projector(Architecture):
             if not values:
                 raise CheckpointError(f"{self.processor.where}: {name!r} is missing")
             meta.f32s(key, values)
-        meta.text(".projector_type", self.projector_type)
+        meta.text(".projector_type", self.projector_name())
 
     def keep(self, name: str) -> str | None:
         if "language_model." in name or not name.startswith(self.prefixes):
