@@ -15,26 +15,22 @@ from numpy.typing import NDArray
 
 from olm.checkpoint.types import RowReader
 from olm.convert.lazy import (
-    Array,
     _Beside,
     _Columns,
     _Joined,
     _Mapped,
     _Reshaped,
     _Sliced,
-    _Swapped,
-    _Taken,
     columns,
     concat,
     map_values,
-    n_rows,
     reshape,
-    row_length,
     stack,
     take,
-    transpose,
     widen,
 )
+from olm.convert.rows import Array, Taken, n_rows, row_length
+from olm.convert.transposing import Swapped, transpose
 from olm.errors import CheckpointError
 
 __all__ = ["Factors", "Product", "factors_of", "times"]
@@ -112,7 +108,7 @@ def factors_of(reader: RowReader) -> Factors:
         case Product():
             source = frozenset((reader.name,))
             return Factors((reader.a,), reader.b, reader.shape, reader.scale, source)
-        case _Taken():
+        case Taken():
             return _rows(factors_of(reader.source), reader.index, reader.shape)
         case _Sliced():
             index = np.arange(reader.first, reader.first + n_rows(reader), dtype=np.int64)
@@ -123,7 +119,7 @@ def factors_of(reader: RowReader) -> Factors:
             inner = factors_of(reader.source)
             a = tuple(columns(part, reader.index) for part in inner.a)
             return attrs.evolve(inner, a=a, shape=reader.shape)
-        case _Swapped():
+        case Swapped():
             return _swapped(factors_of(reader.source))
         case _Mapped():
             inner = factors_of(reader.source)
