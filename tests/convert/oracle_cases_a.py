@@ -135,6 +135,54 @@ def _nomic_tensors(*, has_experts: bool) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _pair(name: str, n_out: int, n_in: int = 0) -> dict[str, tuple[int, ...]]:
+    """A matrix, or a norm, with its bias."""
+    return {f"{name}.weight": (n_out, n_in) if n_in else (n_out,), f"{name}.bias": (n_out,)}
+
+
+def _jina_v2_tensors() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert.embeddings.word_embeddings.weight": (96, 32),
+        "bert.embeddings.token_type_embeddings.weight": (2, 32),
+        **_pair("bert.embeddings.LayerNorm", 32),
+        **_pair("bert.pooler.dense", 32, 32),
+        **_pair("cls.predictions.decoder", 96, 32),
+    }
+    for layer in range(2):
+        at = f"bert.encoder.layer.{layer}"
+        for part in ("query", "key", "value"):
+            shapes |= _pair(f"{at}.attention.self.{part}", 32, 32)
+        shapes |= _pair(f"{at}.attention.output.dense", 32, 32)
+        shapes |= _pair(f"{at}.attention.output.LayerNorm", 32)
+        shapes[f"{at}.mlp.gated_layers.weight"] = (96, 32)
+        shapes |= _pair(f"{at}.mlp.wo", 32, 48)
+        shapes |= _pair(f"{at}.mlp.layernorm", 32)
+    return shapes
+
+
+def _jina_v3_tensors() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        **_pair("roberta.emb_ln", 32),
+        "roberta.embeddings.token_type_embeddings.parametrizations.weight.original": (1, 32),
+        "roberta.embeddings.word_embeddings.parametrizations.weight.original": (96, 32),
+        **_pair("roberta.pooler.dense", 32, 32),
+    }
+    for layer in range(2):
+        at = f"roberta.encoder.layers.{layer}"
+        for part, n_out, n_in in (
+            ("mixer.Wqkv", 96, 32),
+            ("mixer.out_proj", 32, 32),
+            ("mlp.fc1", 48, 32),
+            ("mlp.fc2", 32, 48),
+        ):
+            shapes[f"{at}.{part}.parametrizations.weight.original"] = (n_out, n_in)
+            shapes[f"{at}.{part}.bias"] = (n_out,)
+            shapes[f"{at}.{part}.parametrizations.weight.0.lora_A"] = (1, 4, n_in)
+            shapes[f"{at}.{part}.parametrizations.weight.0.lora_B"] = (1, n_out, 4)
+        shapes |= {**_pair(f"{at}.norm1", 32), **_pair(f"{at}.norm2", 32)}
+    return shapes
+
+
 CASES = [
     Tiny(name="qwen2", hf_name="Qwen2ForCausalLM", config=_SIZES),
     Tiny(
@@ -590,5 +638,44 @@ CASES = [
         hf_name="EuroBertModel",
         config=_SIZES,
         config_json={"classifier_pooling": None},
+    ),
+    Tiny(
+        name="mistral4",
+        hf_name="Ministral3ForCausalLM",
+        model_class="Mistral4ForCausalLM",
+        config={
+            **_SIZES,
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 24,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 8,
+            "head_dim": 16,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 16,
+        },
+    ),
+    Tiny(
+        name="jina-bert-v2",
+        hf_name="JinaBertForMaskedLM",
+        config={**_BERT, "model_type": "jina_bert", "layer_norm_eps": 1e-12, "type_vocab_size": 2},
+        tensors=_jina_v2_tensors(),
+    ),
+    Tiny(
+        name="jina-bert-v3",
+        hf_name="XLMRobertaModel",
+        config={
+            **_BERT,
+            "model_type": "jina_v3",
+            "pad_token_id": 1,
+            "layer_norm_eps": 1e-5,
+            "type_vocab_size": 1,
+            "rotary_emb_base": 20000.0,
+            "lora_adaptations": ["passage"],
+            "lora_alpha": 1,
+        },
+        tensors=_jina_v3_tensors(),
     ),
 ]
