@@ -88,3 +88,14 @@ def model(*, tokens: int = 8, **extra: object) -> bytes:
         tensor("output_norm.weight", (64,), 0, 512),
     ]
     return gguf(pairs, tensors, bytes(512 + 256))
+
+
+def lora(architecture: str = "llama") -> bytes:
+    """A valid adapter for `model`, which has no matrix that one could change: so this one brings a norm."""
+    pairs = [
+        pair("general.architecture", architecture),
+        pair("general.type", "adapter"),
+        pair("adapter.type", "lora"),
+        pair("adapter.lora.alpha", 2.0),
+    ]
+    return gguf(pairs, [tensor("output_norm.weight", (64,), 0, 0)], bytes(256))

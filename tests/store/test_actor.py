@@ -25,7 +25,7 @@ from olm.errors import (
 )
 from olm.gguf.types import FILE_TYPES
 from store.conftest import Shop, open_shop
-from store.gguf_files import model
+from store.gguf_files import lora, model
 
 JINJA = "{% if tools %}{{ tools }}{% endif %}<think></think>"
 GGUF = model(tokenizer__chat_template=JINJA)
@@ -150,7 +150,7 @@ async def test_a_grandchild_replaces_system_and_messages_but_keeps_what_it_does_
 async def test_projector_and_adapter_are_told_from_their_headers(shop: Shop) -> None:
     weights = await shop.upload(GGUF)
     projector = await shop.upload(model(general__architecture="clip", clip__has_audio_encoder=True))
-    adapter = await shop.upload(model(general__type="adapter"))
+    adapter = await shop.upload(lora())
 
     await shop.create(
         model="eyes",
@@ -197,11 +197,6 @@ ZERO = "sha256:" + "0" * 64
             {"model": "x", "files": {"a.gguf": "sha256:" + "G" * 64}},
             InvalidName,
             "invalid digest format",
-        ),
-        (
-            {"model": "x", "from_": "tiny", "adapters": {"a": ZERO, "b": ZERO}},
-            InvalidRequest,
-            "only one adapter is currently supported",
         ),
         (
             {"model": "x", "from_": "tiny", "quantize": "q9"},
@@ -254,8 +249,9 @@ async def test_bad_requests_raise_on_entering(
 async def test_problems_found_later_are_the_iterations_error(shop: Shop) -> None:
     text = await shop.upload(b"not a gguf")
     cut = await shop.upload(GGUF[:-1])
-    lora = await shop.upload(model(general__type="adapter"))
     split = await shop.upload(model(split__count=3))
+    adapter = await shop.upload(lora())
+    alien = await shop.upload(lora("gemma"))
     before = shop.blobs()
     cases: list[tuple[dict[str, object], type[OlmError], str]] = [
         ({"files": {"a.gguf": text}}, GgufError, "^supplied file was not in GGUF format$"),
@@ -265,9 +261,10 @@ async def test_problems_found_later_are_the_iterations_error(shop: Shop) -> None
             "a.gguf: GGUF file is truncated: tensor 'output_norm",
         ),
         ({"files": {"a.gguf": ZERO}}, InvalidRequest, "is not in the store, upload it first"),
-        ({"files": {"a.gguf": lora}}, InvalidRequest, "no model among the files"),
+        ({"files": {"a.gguf": adapter}}, InvalidRequest, "no model among the files"),
         ({"files": {"a.gguf": split}}, InvalidRequest, "invalid split GGUF: a.gguf: of 3 parts"),
         ({"from_": "tiny", "adapters": {"a.gguf": cut}}, GgufError, "truncated"),
+        ({"from_": "tiny", "adapters": {"a.gguf": alien}}, GgufError, "a.gguf was made for a model"),
     ]
 
     for fields, kind, words in cases:

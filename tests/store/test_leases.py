@@ -48,6 +48,20 @@ def test_a_held_blob_outlives_pruning_and_goes_at_release(
     assert janitor.release("job") == []
 
 
+def test_an_upload_waits_for_every_create_that_asked_for_it(
+    library: Library, janitor: Janitor, clock: Clock
+) -> None:
+    tokenizer = put(library, b"shared by two checkpoints")
+    janitor.touch(tokenizer)
+    clock.now += 1
+    janitor.touch(tokenizer)
+
+    janitor.settle([tokenizer])
+    assert janitor.release("first", [tokenizer]) == []
+    janitor.settle([tokenizer])
+    assert janitor.release("second", [tokenizer]) == [tokenizer]
+
+
 def test_the_last_of_several_holders_counts(library: Library, janitor: Janitor) -> None:
     blob = put(library, b"x")
     janitor.hold("one", [blob])

@@ -30,7 +30,7 @@ from olm.actors.runtime import (
 from olm.actors.store import BeginCreate, Hold, Publish, Release, Settle, Store
 from olm.errors import InvalidRequest, ModelNotFound, TemplateError
 from olm.gguf import read_header
-from olm.store.create_files import Quantize, checked_quantize, is_adapter_weights
+from olm.store.create_files import Quantize, checked_quantize
 from olm.store.create_plan import (
     Base,
     Detected,
@@ -96,8 +96,6 @@ def check_request(request: CreateRequest) -> CheckedRequest:
         raise InvalidRequest("neither 'from' or 'files' was specified")
     if request.from_:
         ModelName.parse(request.from_)
-    if len([name for name in adapters if is_adapter_weights(name)]) > 1:
-        raise InvalidRequest("only one adapter is currently supported")
     imatrix = check_files(request.imatrix)
     quantize = checked_quantize(request.quantize, request.tensor_types, imatrix)
     draft_quantize = checked_quantize(request.draft_quantize, {}, {})
@@ -159,6 +157,15 @@ class _Taken:
     drafts: Sequence[Source | SplitSet]
 
 
+def _weights_of(files: Sequence[Source | SplitSet], base: Base | None) -> Digest | None:
+    """The weights of the model that is made, or their first part."""
+    for file in files:
+        if file.facts.kind == "model":
+            return file.parts[0].digest if isinstance(file, SplitSet) else file.digest
+    layers = base.layers if base else ()
+    return next((layer.blob for layer in layers if layer.media_type == MODEL), None)
+
+
 class _Run(StreamMessage[Progress], frozen=True):
     """Do the work; progress until the model is there. Closing the stream cancels it."""
 
@@ -186,6 +193,7 @@ class CreateJob(Actor):
 
     async def stop(self) -> None:
         """Let the blobs go: those of the new model are referenced by now, leftovers are removed."""
+        await self._store.actor.ask(Settle(self._request.digests), wait_for_restart=True)
         leftovers = tuple(str(digest) for digest in self._created)
         await self._store.actor.ask(Release(self.name, leftovers), wait_for_restart=True)
 
@@ -224,7 +232,8 @@ class CreateJob(Actor):
         await out.send(Progress("writing manifest"))
         data = encode_manifest(config_layer(stored_config, len(config)), layers)
         await actor.ask(Publish(str(request.model), data))
-        await self._free(intake.spent)
+        # Uploads that were merged or converted need not wait for another create: the disk is wanted.
+        self._created.extend(intake.spent)
         await out.send(Progress(_DONE))
 
     async def _take(self, intake: Intake, base: Base | None) -> _Taken:
@@ -235,7 +244,8 @@ class CreateJob(Actor):
         files = await intake.take(wanted)
         if quantize and base and not any(file.facts.kind == "model" for file in files):
             files += await self._quantized_base(intake, base, quantize)
-        adapters = await intake.take(Wanted(files=request.adapters, name=name))
+        target = _weights_of(files, base)
+        adapters = await intake.take(Wanted(files=request.adapters, name=name, base=target))
         drafts = await intake.take(
             Wanted(files=request.drafts, name=name, quantize=request.draft_quantize, is_draft=True)
         )
@@ -264,12 +274,6 @@ class CreateJob(Actor):
         if base is None:
             raise ModelNotFound(f"model '{wanted}' was deleted as soon as it was there")
         return base
-
-    async def _free(self, spent: Sequence[Digest]) -> None:
-        """Uploads that were merged or converted need not wait for another create: the disk is wanted."""
-        if spent:
-            await self._store.actor.ask(Settle(tuple(map(str, spent))))
-            self._created.extend(spent)
 
     async def _keep(self, digest: Digest) -> None:
         """Hold a blob that is about to be made, and note it: whatever happens then, `stop` looks after it."""

@@ -22,11 +22,13 @@ from olm.actors.store import Learn, Store
 from olm.convert.wire import Convert, Quantization
 from olm.errors import GgufError, InvalidRequest
 from olm.gguf import ModelFacts, facts_of, read_header
+from olm.gguf.adapters import check_adapter
 from olm.gguf.merge import plan_merge
 from olm.gguf.reader import NOT_GGUF
 from olm.store.blobs import BlobStore
 from olm.store.create_files import (
     Quantize,
+    adapter_names,
     checkpoint_level,
     checkpoint_names,
     draft_error,
@@ -63,6 +65,7 @@ class Wanted:
         files: uploads, by their relative names.
         links: files to be run or read in place: relative name to absolute path.
         name: what a checkpoint becomes is called in its file.
+        base: for adapters, the model they are for.
     """
 
     files: Mapping[str, Digest]
@@ -70,6 +73,7 @@ class Wanted:
     name: str = ""
     quantize: Quantize | None = None
     is_draft: bool = False
+    base: Digest | None = None
 
 
 @attrs.frozen
@@ -127,9 +131,14 @@ class Intake:
             await self._read(name, digest, is_linked=name in linked)
             for name, digest in {**named, **linked}.items()
         ]
+        if wanted.base:
+            for source in sources:
+                await self._check_adapter(source, wanted.base)
         whole = [await self._whole(item, wanted) for item in group_splits(sources)]
         if is_checkpoint:
-            whole += await self._convert(rest, in_place, wanted)
+            where = {name: self.store.blobs.path(digest) for name, digest in rest.items()}
+            whole += await self._converted({**where, **in_place}, in_place, wanted)
+            self.spent.extend(rest.values())
         return whole
 
     def _check_there(self, files: Mapping[str, Digest]) -> None:
@@ -139,30 +148,35 @@ class Intake:
 
     # -- converting --------------------------------------------------------------------------------------------------
 
-    async def _convert(
-        self, files: Mapping[str, Digest], in_place: Mapping[str, Path], wanted: Wanted
-    ) -> list[Source | SplitSet]:
-        """Convert a checkpoint: its uploaded files, and weights that are read where they are."""
-        blobs = self.store.blobs
+    async def _converted(
+        self, paths: Mapping[str, Path], in_place: Mapping[str, Path], wanted: Wanted
+    ) -> list[Source]:
+        """Convert a checkpoint, or several adapters: uploaded files, and weights that are read where they are."""
         for path in in_place.values():
             size = (await trio.Path(path).stat()).st_size
             await self.out.send(Progress(f"reading {path.name} in place", str(path), size, size))
-        names = checkpoint_names([*files, *in_place])
-        where = {name: str(blobs.path(digest)) for name, digest in files.items()}
-        where |= {name: str(path) for name, path in in_place.items()}
+        folders = adapter_names(paths) if wanted.base else {wanted.name: checkpoint_names(paths)}
+        found: list[Source] = []
+        for called, inside in folders.items():
+            files = {inside[name]: paths[name] for name in inside}
+            found += await self._convert(files, called, wanted)
+        return found
+
+    async def _convert(
+        self, files: Mapping[str, Path], called: str, wanted: Wanted
+    ) -> list[Source]:
+        blobs = self.store.blobs
         request = Convert(
             target="",
-            files={names[name]: path for name, path in where.items()},
-            name=wanted.name,
+            files={name: str(path) for name, path in files.items()},
+            base=str(blobs.path(wanted.base)) if wanted.base else "",
+            name=called,
             quantization=self._quantization(wanted.quantize),
         )
-        config = next((files[name] for name in files if names[name] == _CONFIG), None)
-        level = await self._thread(_level, blobs, config) if config else "F16"
-        made = await self.making.make(
-            request, _status(wanted.quantize, level, "converting model"), first="converting model"
-        )
-        self.spent.extend(files.values())
-        return [await self._made(item, item.kind) for item in made]
+        level = await self._thread(_level, files.get(_CONFIG))
+        first = "converting adapter" if wanted.base else "converting model"
+        made = await self.making.make(request, _status(wanted.quantize, level, first), first=first)
+        return [await self._made(item, f"{called}.gguf") for item in made]
 
     async def quantize(
         self, name: str, parts: Sequence[Digest], wanted: Quantize, *, is_draft: bool = False
@@ -236,6 +250,18 @@ class Intake:
         await self.store.actor.ask(Learn(str(digest), facts))
         return facts
 
+    async def _check_adapter(self, source: Source, base: Digest) -> None:
+        """Refuse an adapter for another model now, and not when the model is loaded. Raises GgufError."""
+        if source.facts.kind != "adapter":
+            return  # refused where layers are planned
+        blobs = self.store.blobs
+        with disk_errors(f"read {source.name}"):
+            adapter, model = [
+                await trio.to_thread.run_sync(read_header, blobs.path(digest), limiter=self.short)
+                for digest in (source.digest, base)
+            ]
+        check_adapter(adapter, model, source.name)
+
     # -- quantizing and merging --------------------------------------------------------------------------------------
 
     async def _whole(self, item: Source | SplitSet, wanted: Wanted) -> Source | SplitSet:
@@ -288,8 +314,11 @@ def _ggufs(blobs: BlobStore, files: Mapping[str, Digest]) -> set[str]:
     return {name for name, digest in files.items() if begins_as_gguf(blobs.path(digest))}
 
 
-def _level(blobs: BlobStore, config: Digest) -> str:
-    return checkpoint_level(blobs.read(config, limit_bytes=_MAX_CONFIG_BYTES))
+def _level(config: Path | None) -> str:
+    if config is None:
+        return checkpoint_level(b"")
+    with disk_errors(f"read {_CONFIG}"), config.open("rb") as file:
+        return checkpoint_level(file.read(_MAX_CONFIG_BYTES))
 
 
 def _merge(intake: Intake, item: SplitSet) -> tuple[Digest, int]:

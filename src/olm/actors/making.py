@@ -27,12 +27,8 @@ from olm.store.names import Digest
 __all__ = ["Made", "Making"]
 
 _CLEAN_UP_S: Final = 10.0
-# Ollama's digest of a bar that belongs to no blob; the last figure keeps the bars of several files apart.
-_BAR: Final[dict[Kind, str]] = {
-    "model": "0000000000000000000",
-    "projector": "0000000000000000001",
-    "adapter": "0000000000000000002",
-}
+# Ollama's digest of a bar that belongs to no blob has this many zeros; ours count, to keep the bars of several files apart.
+_BAR_DIGITS: Final = 19
 
 
 @attrs.frozen
@@ -62,6 +58,7 @@ class Making:
     keep: Callable[[Digest], Awaitable[None]]
     out: StreamSink[Progress]
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
+    _bars: Iterator[int] = attrs.field(factory=itertools.count, init=False)
     # A sync of gigabytes must not keep other jobs from their small files.
     _threads: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, 1), init=False, repr=False
@@ -94,6 +91,7 @@ class Making:
 
     async def _convert(self, request: Convert, status: str) -> list[Converted]:
         written: list[Converted] = []
+        bars: dict[Kind, str] = {}
         name = f"{self.owner}-convert-{next(self._numbers)}"
         async with open_conversion(self.supervisor, name, request) as events:
             async for event in events:
@@ -103,8 +101,9 @@ class Making:
                     step = ConvertStep(event.kind, event.size_bytes, event.size_bytes)
                 if isinstance(step, ConvertStep) and step.total:
                     text = "converting projector" if step.kind == "projector" else status
-                    bar = Progress(text, _BAR[step.kind], step.total, step.completed)
-                    await self.out.send(bar)
+                    if step.kind not in bars:
+                        bars[step.kind] = f"{next(self._bars):0{_BAR_DIGITS}}"
+                    await self.out.send(Progress(text, bars[step.kind], step.total, step.completed))
         for item in written:
             for note in item.notes:
                 await self.out.send(Progress(note))

@@ -251,7 +251,10 @@ class _Order:
             body["links"] = links
         for field, found in self.sources.items():
             stays = linked.get(field, {})
-            sent = {name: path for name, path in named_files(found.files) if name not in stays}
+            # An adapter is called as its folder.
+            is_adapter = field == "adapters" and bool(found.weights)
+            named = named_files(found.files, with_folder=is_adapter)
+            sent = {name: path for name, path in named if name not in stays}
             if sent:
                 body[field] = upload_named(self.client, sent, self.progress)
         with closing(self.client.stream("POST", "/api/create", body)) as events:

@@ -72,8 +72,8 @@ def find_sources(values: Sequence[str], folder: Path) -> Sources:
     return Sources(tuple(dict.fromkeys(files)), model, frozenset(weights))
 
 
-def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Files with their names relative to the folder they share."""
+def named_files(paths: Sequence[Path], *, with_folder: bool = False) -> list[tuple[str, Path]]:
+    """Files with their names relative to the folder they share; `with_folder`: that folder's own name before them."""
     if not paths:
         return []
     parents = [path.parent.parts for path in paths]
@@ -82,6 +82,8 @@ def named_files(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         if len(set(parts)) > 1:
             break
         shared += 1
+    if with_folder and shared > 1:
+        shared -= 1
     return [(PurePosixPath(*path.parts[shared:]).as_posix(), path) for path in paths]
 
 

@@ -13,6 +13,7 @@ from olm.convert.architecture import Options, convert_checkpoint
 from olm.convert.gguf_source import GgufSource
 from olm.convert.imatrix import ImportanceMatrix, read_imatrix
 from olm.convert.job import projector_path
+from olm.convert.lora import is_adapter, plan_adapter
 from olm.convert.model_file import ModelFile
 from olm.convert.output_types import with_file_type
 from olm.convert.quantize import importance, quantized
@@ -20,6 +21,7 @@ from olm.convert.recipe import Recipe, TypeOverride
 from olm.convert.wire import Convert, Converted, ConvertEvent, ConvertStep, Kind, Quantization
 from olm.convert.writer import write_gguf
 from olm.errors import CheckpointError
+from olm.gguf import read_header
 from olm.native.quantize import CancelFlag
 
 __all__ = ["convert"]
@@ -58,6 +60,10 @@ def _planned(request: Convert) -> Iterator[Sequence[ModelFile]]:
     is_plain = plain in ("AUTO", *_PLAIN) or wanted is None
     options = Options(plain if is_plain else "auto", request.name)
     with open_files(paths) as checkpoint:
+        if is_adapter(checkpoint.names):
+            base = read_header(Path(request.base).resolve()) if request.base else None
+            yield [plan_adapter(checkpoint, base, Options("F32", request.name))]
+            return
         files = convert_checkpoint(checkpoint, options)
         if wanted is None and files[0].n_f8:
             wanted, is_plain = Quantization(file_type=_OF_F8), False

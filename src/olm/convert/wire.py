@@ -64,6 +64,7 @@ class Convert(StreamMessage[ConvertEvent], frozen=True, kw_only=True, omit_defau
     Attributes:
         files: a checkpoint: name in its folder -> path of the file, which may be a blob.
         ggufs: instead, a GGUF, or all parts of a split one in order.
+        base: when the checkpoint is an adapter, the GGUF it is for; of a split one the first part.
         target: where the model goes; a projector goes beside it (`job.projector_path`).
         name: `general.name` of what a checkpoint becomes.
         quantization: None keeps the types: a GGUF's as they are, a checkpoint's 16 bits (Q8_0 for 8-bit floats).
@@ -73,6 +74,7 @@ class Convert(StreamMessage[ConvertEvent], frozen=True, kw_only=True, omit_defau
     target: str
     files: Mapping[str, str] = {}
     ggufs: Sequence[str] = ()
+    base: str = ""
     name: str = ""
     quantization: Quantization | None = None
     n_threads: int = 0

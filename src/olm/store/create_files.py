@@ -19,17 +19,17 @@ from olm.store.names import Digest
 
 __all__ = [
     "Quantize",
+    "adapter_names",
     "checked_quantize",
     "checkpoint_level",
     "checkpoint_names",
     "draft_error",
-    "is_adapter_weights",
     "is_checkpoint_weights",
     "quantize_error",
 ]
 
 _WEIGHTS: Final = (".safetensors", ".bin", ".pth", ".pt")
-_BESIDE: Final = (".json", ".jinja", ".txt", ".model", ".md")
+_ADAPTER_CONFIG: Final = "adapter_config.json"
 _PLAIN: Final = ("F32", "F16", "BF16")
 _MAX_OVERRIDES: Final = 1024
 _DTYPE: Final = re.compile(rb'"(?:torch_)?dtype"\s*:\s*"(\w+)"')
@@ -99,9 +99,22 @@ def is_checkpoint_weights(name: str) -> bool:
     return name.lower().endswith(_WEIGHTS)
 
 
-def is_adapter_weights(name: str) -> bool:
-    """Whether a file among adapters is one, by its name: a GGUF, or weights; not what lies beside weights in a folder."""
-    return not name.lower().endswith(_BESIDE)
+def adapter_names(names: Collection[str]) -> dict[str, dict[str, str]]:
+    """The files of each adapter that is a checkpoint, as `checkpoint_names` has them, by what the adapter is called.
+
+    An adapter is a folder with an `adapter_config.json`, and called as that folder.
+    """
+    configs = [PurePosixPath(name) for name in sorted(names)]
+    folders = [path.parent for path in configs if path.name == _ADAPTER_CONFIG]
+    if len(folders) < 2:
+        called = folders[0].name if folders else ""
+        return {called or "adapter": checkpoint_names(names)}
+    found: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        inside = {str(path) for path in configs if path.is_relative_to(folder)}
+        called = folder.name if folder.name not in found else str(folder).replace("/", "-")
+        found[called or "adapter"] = checkpoint_names(inside)
+    return found
 
 
 def checkpoint_names(names: Collection[str]) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Janitor:
         self._catalog = catalog
         self._clock = clock
         self._leases: dict[str, set[Digest]] = {}
-        self._uploads: dict[Digest, float] = {}
+        self._uploads: dict[Digest, list[float]] = {}
         self._condemned: set[Digest] = set()
 
     def hold(self, owner: str, digests: Iterable[Digest]) -> None:
@@ -69,13 +69,23 @@ class Janitor:
         return self.prune(self._condemned | set(leftovers))
 
     def touch(self, digest: Digest) -> None:
-        """Keep a blob that was just uploaded, or found to be there, for the create that will follow."""
+        """Keep a blob that was just uploaded, or found to be there, for the create that will follow.
+
+        Each call stands for a create of its own: two that upload the same tokenizer wait for it both.
+        """
         now = self._clock()
-        self._uploads = {d: end for d, end in self._uploads.items() if end > now}
-        self._uploads[digest] = now + UPLOAD_LEASE_S
+        running = {d: [end for end in ends if end > now] for d, ends in self._uploads.items()}
+        self._uploads = {d: ends for d, ends in running.items() if ends}
+        self._uploads.setdefault(digest, []).append(now + UPLOAD_LEASE_S)
 
     def settle(self, digests: Iterable[Digest]) -> None:
-        """End the leases of uploads that a model has by now: deleting the model shall free its disk space at once."""
+        """End one lease of each upload, that of a create which is over; others may be waiting for theirs."""
+        for digest in digests:
+            if ends := self._uploads.get(digest):
+                ends.pop(0)
+
+    def settle_all(self, digests: Iterable[Digest]) -> None:
+        """End every lease of blobs that a model has by now: deleting the model shall free its disk space at once."""
         for digest in digests:
             self._uploads.pop(digest, None)
 
@@ -93,7 +103,7 @@ class Janitor:
             wanted -= entry.manifest.blobs()
         held = set().union(*self._leases.values()) & wanted
         now = self._clock()
-        uploaded = {digest for digest in wanted if self._uploads.get(digest, now) > now}
+        uploaded = {d for d in wanted if max(self._uploads.get(d, ()), default=now) > now}
         # An upload's lease ends by itself; if nobody uses the blob, a later start removes it.
         self._condemned = (self._condemned - wanted) | held
         gone = sorted(wanted - held - uploaded, key=str)

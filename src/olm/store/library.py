@@ -237,7 +237,7 @@ class Library:
         except CorruptStore:
             old = None  # replacing a damaged manifest is how a user repairs it
         self.manifests.write(stored, data)
-        self.janitor.settle(decode_manifest(data).blobs())
+        self.janitor.settle_all(decode_manifest(data).blobs())
         if old is not None and not self._noprune:
             self.janitor.prune(old.manifest.blobs())
         return stored
