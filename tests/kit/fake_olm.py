@@ -35,6 +35,7 @@ from olm.actors.jobs_client import (
     CreateRequest,
     ExportRequest,
     Finding,
+    ImatrixRequest,
     ImportRequest,
     Progress,
     PullRequest,
@@ -424,6 +425,12 @@ class FakeJobs:
             Progress("success"),
         ]
         self.archive: list[bytes | Exception] = [b"an ", b"archive"]
+        self.measured: list[ImatrixRequest] = []
+        self.matrix: list[Progress | bytes | Exception] = [
+            Progress("computing imatrix", total=1024, completed=512),
+            b"a ",
+            b"matrix",
+        ]
         self.received = b""
 
     @asynccontextmanager
@@ -462,6 +469,21 @@ class FakeJobs:
 
     async def _found(self) -> AsyncIterator[Progress | Finding]:
         for step in self.found:
+            await trio.lowlevel.checkpoint()
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    @asynccontextmanager
+    async def imatrix(
+        self, request: ImatrixRequest
+    ) -> AsyncIterator[AsyncIterator[Progress | bytes]]:
+        self.measured.append(request)
+        await trio.lowlevel.checkpoint()
+        yield self._matrix()
+
+    async def _matrix(self) -> AsyncIterator[Progress | bytes]:
+        for step in self.matrix:
             await trio.lowlevel.checkpoint()
             if isinstance(step, Exception):
                 raise step

@@ -14,11 +14,13 @@ from olm.actors.archive import open_export, open_export_stream
 from olm.actors.archive_import import open_import
 from olm.actors.check import open_check
 from olm.actors.create import open_create
+from olm.actors.imatrix import open_imatrix
 from olm.actors.jobs_client import (
     CheckRequest,
     CreateRequest,
     ExportRequest,
     Finding,
+    ImatrixRequest,
     ImportRequest,
     Progress,
     PullRequest,
@@ -61,6 +63,9 @@ class Jobs:
     _limiter: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, _MAX_THREADS), init=False
     )
+    _imatrix_turn: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, 1), init=False
+    )
 
     def create(
         self, request: CreateRequest
@@ -84,6 +89,18 @@ class Jobs:
         """Give an archive as bytes; see `JobsClient.export_stream`."""
         name = f"export-{next(self._numbers)}"
         return open_export_stream(self.supervisor, name, self.store, request, self.n_export_workers)
+
+    def imatrix(
+        self, request: ImatrixRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress | bytes]]:
+        """Make an importance matrix; see `JobsClient.imatrix`."""
+        return open_imatrix(
+            self.supervisor,
+            f"imatrix-{next(self._numbers)}",
+            self.store,
+            request,
+            self._imatrix_turn,
+        )
 
     def import_(
         self, request: ImportRequest

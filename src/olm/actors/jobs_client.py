@@ -19,6 +19,7 @@ __all__ = [
     "CreateRequest",
     "ExportRequest",
     "Finding",
+    "ImatrixRequest",
     "ImportRequest",
     "JobsClient",
     "Progress",
@@ -91,6 +92,29 @@ class ImportRequest:
     path: str = ""
     name: str = ""
     source: ArchiveBytes | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ImatrixRequest:
+    """An importance matrix to be made: `model` reads `text`.
+
+    Attributes:
+        dataset: what the file is to say of the text.
+        n_ctx: tokens of a chunk; 0 for 512, or what the model can if that is less.
+        n_chunks: chunks read at most; 0 for all.
+        parse_special: special tokens written in the text are such.
+        n_threads: 0 for the physical cores.
+        n_gpu_layers: layers that a GPU computes; 0 for none.
+    """
+
+    model: str
+    text: str
+    dataset: str = ""
+    n_ctx: int = 0
+    n_chunks: int = 0
+    parse_special: bool = False
+    n_threads: int = 0
+    n_gpu_layers: int = 0
 
 
 @attrs.frozen
@@ -170,6 +194,11 @@ class JobsClient(Protocol):
         self, request: ExportRequest
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Give the archive as bytes, without its `path`."""
+
+    def imatrix(
+        self, request: ImatrixRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[Progress | bytes]]:
+        """Make an importance matrix: progress, in tokens, then the bytes of the file. Errors and leaving as with `create`."""
 
     def import_(
         self, request: ImportRequest

@@ -85,6 +85,7 @@ _MANAGE: Final = (
     "/api/copy",
     "/api/import",
     "/api/export",
+    "/api/imatrix",
     "/api/store/check",
     "/api/me",
     "/api/signout",

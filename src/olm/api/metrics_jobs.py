@@ -13,6 +13,7 @@ from olm.actors.jobs_client import (
     CreateRequest,
     ExportRequest,
     Finding,
+    ImatrixRequest,
     ImportRequest,
     JobsClient,
     Progress,
@@ -64,6 +65,15 @@ class MeteredJobs:
         """See `JobsClient.check`. Its bytes move nowhere, so only its end is counted."""
         with _Ending(self._metrics, "check"):
             async with self._inner.check(request) as steps:
+                yield steps
+
+    @asynccontextmanager
+    async def imatrix(
+        self, request: ImatrixRequest
+    ) -> AsyncIterator[AsyncIterator[Progress | bytes]]:
+        """See `JobsClient.imatrix`. Its file is small, so only its end is counted."""
+        with _Ending(self._metrics, "imatrix"):
+            async with self._inner.imatrix(request) as steps:
                 yield steps
 
     @asynccontextmanager

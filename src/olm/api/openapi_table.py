@@ -21,6 +21,7 @@ from olm.api import schemas_text as text
 from olm.api.routes.archive import ExportBody, ImportBody
 from olm.api.routes.queue import QueueResponse
 from olm.api.schemas_check import CheckAnswer, CheckBody, CheckLine
+from olm.api.schemas_imatrix import ImatrixBody, ImatrixLine
 
 __all__ = ["ROUTES", "Described", "Streamed"]
 
@@ -202,6 +203,16 @@ _EXPORT: Final = Described(
     line=ollama.ProgressResponse,
     example={"models": ["tiny"], "path": "/tmp/tiny.tar"},
 )
+_IMATRIX: Final = Described(
+    _OPERATIONS,
+    "Measure what quantization must keep of a model; without a stream the answer is the file",
+    ImatrixBody,
+    required=("model", "text"),
+    streamed="ndjson",
+    line=ImatrixLine,
+    media="application/octet-stream",
+    example={"model": "tiny", "text": "The sky is blue. " * 40, "ctx": 64},
+)
 _CHECK: Final = Described(
     _OPERATIONS,
     "Look through the store: damaged and missing files, leftovers; mend them with `repair`",
@@ -360,6 +371,7 @@ ROUTES: Final[Mapping[str, Described]] = {
     "POST /api/push": _PUSH,
     "POST /api/export": _EXPORT,
     "POST /api/import": _IMPORT,
+    "POST /api/imatrix": _IMATRIX,
     "POST /api/store/check": _CHECK,
     "POST /api/copy": _COPY,
     "DELETE /api/delete": _DELETE,

@@ -19,6 +19,7 @@ _COMMANDS: Final = {  # name: (module, one line for `olm --help`), in the order 
     "push": ("transfer", "Push a model to a registry"),
     "export": ("archive", "Write models to an archive"),
     "import": ("archive", "Read models from an archive"),
+    "imatrix": ("imatrix", "Measure what quantization must keep"),
     "list": ("models", "List models"),
     "ps": ("models", "List running models"),
     "cp": ("models", "Copy a model"),

@@ -1,6 +1,6 @@
 """Convert in a child process, from the daemon's side: start it, follow it, and leave nothing when it is stopped or dies.
 
-What the child does is `olm.convert.run`; where the files go afterwards is the caller's business.
+What the child does is `olm.convert.run` or `olm.convert.measuring`; where the files go afterwards is the caller's business.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import trio
 
@@ -17,13 +17,17 @@ from olm.actors.runtime import (
     ChildSpec,
     ProcessOptions,
     Stream,
+    StreamMessage,
     Supervisor,
     process_actor,
 )
+from olm.convert.measure_wire import MeasureEvent, MeasureImportance
 from olm.convert.wire import Convert, ConvertEvent
 from olm.errors import ModelError
 
-__all__ = ["open_conversion", "projector_path"]
+__all__ = ["open_conversion", "open_measuring", "projector_path"]
+
+T = TypeVar("T")
 
 _CHILD: Final = "olm.convert.child:Converter"
 # A cancelled conversion is over in this time, whatever its threads do; they look at a flag every few milliseconds.
@@ -54,10 +58,42 @@ async def open_conversion(
         DiskFull, StoreError: the disk said no.
         ModelError: the child died.
     """
+    async with _open_child(supervisor, name, request, Path(request.target), env) as events:
+        yield events
+
+
+@asynccontextmanager
+async def open_measuring(
+    supervisor: Supervisor,
+    name: str,
+    request: MeasureImportance,
+    *,
+    env: dict[str, str] | None = None,
+) -> AsyncIterator[AsyncIterator[MeasureEvent]]:
+    """Start a child that makes an importance matrix; everything else as with `open_conversion`.
+
+    Raises:
+        InvalidRequest: the text is too short, or a chunk longer than the model's context.
+        LoadFailed, NotSupported, NativeError: the model cannot be run.
+        DiskFull, StoreError: the disk said no.
+        ModelError: the child died.
+    """
+    async with _open_child(supervisor, name, request, Path(request.target), env) as events:
+        yield events
+
+
+@asynccontextmanager
+async def _open_child(
+    supervisor: Supervisor,
+    name: str,
+    request: StreamMessage[T],
+    target: Path,
+    env: dict[str, str] | None,
+) -> AsyncIterator[AsyncIterator[T]]:
     options = ProcessOptions(env=env or {}, nice=_NICE, title="olm convert")
     actor = process_actor(_CHILD, options=options)
     spec = ChildSpec(name, actor, restart="temporary", stop_within_s=_STOP_S)
-    events: _Events | None = None
+    events: _Events[T] | None = None
     is_left = True
     try:
         address = await supervisor.start_child(spec)
@@ -74,20 +110,20 @@ async def open_conversion(
     finally:
         if is_left:
             with trio.move_on_after(2 * _STOP_S, shield=True):
-                await trio.to_thread.run_sync(_remove, Path(request.target))
+                await trio.to_thread.run_sync(_remove, target)
 
 
-class _Events:
+class _Events(Generic[T]):
     """The events of a stream, and whether all of them were taken."""
 
-    def __init__(self, stream: Stream[ConvertEvent]) -> None:
+    def __init__(self, stream: Stream[T]) -> None:
         self._stream = stream
         self.is_over = False
 
-    def __aiter__(self) -> AsyncIterator[ConvertEvent]:
+    def __aiter__(self) -> AsyncIterator[T]:
         return self
 
-    async def __anext__(self) -> ConvertEvent:
+    async def __anext__(self) -> T:
         try:
             return await anext(self._stream)
         except StopAsyncIteration:

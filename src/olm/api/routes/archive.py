@@ -24,7 +24,7 @@ from olm.api.streaming import Framing, StreamResponse
 from olm.errors import InvalidRequest, OlmError
 from olm.log import get_logger
 
-__all__ = ["ExportBody", "ImportBody", "register"]
+__all__ = ["BytesResponse", "ExportBody", "ImportBody", "register"]
 
 _TAR: Final = b"application/x-tar"
 _ZSTD: Final = b"application/zstd"
@@ -66,7 +66,7 @@ class _Routes:
         request = ExportRequest(models=models, path=body.path or "", compress=body.compress is True)
         if not request.path:
             framing = Framing(_ZSTD if request.compress else _TAR, lambda _error, _id: b"")
-            return _ArchiveResponse(call, partial(self.olm.jobs.export_stream, request), framing)
+            return BytesResponse(call, partial(self.olm.jobs.export_stream, request), framing)
         check_local(call, "send or take the archive itself instead")
         return await progress_reply(call, self.olm.jobs.export(request), body.stream)
 
@@ -79,11 +79,11 @@ class _Routes:
         return await progress_reply(call, self.olm.jobs.import_(request), body.stream)
 
 
-class _ArchiveResponse(StreamResponse):
-    """An archive as it is made. An error in its middle breaks the connection off, so that nobody takes it for whole."""
+class BytesResponse(StreamResponse):
+    """A file as it is made. An error in its middle breaks the connection off, so that nobody takes it for whole."""
 
     async def _fail(self, send: ASGISendCallable, error: OlmError) -> None:
         if not self._started:
             await super()._fail(send, error)
             return
-        _log.error("the export was cut off: %s id=%s", error, self._call.id)
+        _log.error("an answer was cut off: %s id=%s", error, self._call.id)
