@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from olm.chat.adapters import read_adapters
 from olm.chat.options import OPTION_TYPES
-from olm.errors import ModelfileError
+from olm.errors import InvalidOption, ModelfileError
 
 __all__ = [
     "DEPRECATED_PARAMETERS",
@@ -282,6 +283,14 @@ def read_parameter(key: str, value: str) -> object:
                 raise ModelfileError(f"invalid bool value [{value}]")
             return _GO_BOOLS[value]
         case "array":
+            return [value]
+        case "adapters":
+            try:
+                read_adapters([value])
+            except InvalidOption as exc:
+                raise ModelfileError(
+                    f"invalid adapters value [{value}]: wanted name=scale"
+                ) from exc
             return [value]
         case _:  # unknown, or of a kind that has no text form
             raise ModelfileError(f"unknown parameter '{key}'")

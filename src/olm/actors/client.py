@@ -36,6 +36,7 @@ __all__ = [
     "RerankRequest",
     "RerankResult",
     "ShowResult",
+    "ShownAdapter",
     "StoreClient",
     "StoredModel",
     "Turn",
@@ -77,6 +78,7 @@ class StoredModel:
     Attributes:
         name: shortest form with tag; full_name: host/namespace/model:tag.
         parameters: the Modelfile's, as stored (JSON values).
+        adapters, adapter_names: LoRA adapters in order; a name may be empty.
         template: the Go template layer, empty when there is none.
         uses_go_template: that template is to be used rather than the GGUF's own (spec/ollama §0, §12).
         has_chat_template: the GGUF carries a Jinja template.
@@ -95,6 +97,7 @@ class StoredModel:
     weights_digest: str
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    adapter_names: tuple[str, ...] = ()
     template: str = ""
     uses_go_template: bool = False
     has_chat_template: bool = False
@@ -111,6 +114,15 @@ class StoredModel:
 
 
 @attrs.frozen
+class ShownAdapter:
+    """A LoRA adapter of a model: the scale it acts with when a request says nothing, and its blob, `sha256:<hex>`."""
+
+    name: str
+    scale: float
+    digest: str
+
+
+@attrs.frozen
 class ShowResult:
     """Everything `/api/show` tells besides the model itself.
 
@@ -121,6 +133,7 @@ class ShowResult:
         model_info: the GGUF's keys and values, arrays None unless `verbose`.
         tensors: (name, type, shape) in file order.
         links: files that are run in place: digest of the blob to path.
+        adapters: LoRA adapters in order.
     """
 
     model: StoredModel
@@ -132,6 +145,7 @@ class ShowResult:
     projector_info: Mapping[str, object] | None = None
     requires: str = ""
     links: Mapping[str, str] = attrs.field(factory=dict)
+    adapters: Sequence[ShownAdapter] = ()
 
 
 class BlobWriter(Protocol):

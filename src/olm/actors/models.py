@@ -132,7 +132,7 @@ class Models:
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """Embed texts; see `ModelsClient.embed`. Without inputs the model is only loaded."""
         model = await self.store.get(request.model)
-        options, message = plan_embed(request, model), embed_message(request)
+        options, message = plan_embed(request, model), embed_message(request, model)
         async with self._lease(_demand(request, model, options)) as (lease, load_ns):
             if not request.inputs:
                 return EmbedResult((), 0, load_ns)
@@ -142,7 +142,7 @@ class Models:
     async def rerank(self, request: RerankRequest) -> RerankResult:
         """Score documents; see `ModelsClient.rerank`. Without documents the model is only loaded."""
         model = await self.store.get(request.model)
-        options, message = plan_rerank(request, model), rerank_message(request)
+        options, message = plan_rerank(request, model), rerank_message(request, model)
         async with self._lease(_demand(request, model, options)) as (lease, load_ns):
             if not request.documents:
                 return RerankResult((), 0, load_ns)

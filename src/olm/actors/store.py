@@ -20,6 +20,7 @@ import trio
 from olm.actors.client import (
     ModelDetails,
     ModelSummary,
+    ShownAdapter,
     ShowResult,
     StoredModel,
 )
@@ -37,7 +38,7 @@ from olm.store.mend import mend
 from olm.store.model import Listed, Model, decode_params
 from olm.store.names import Digest, ModelName
 from olm.store.problems import Mend
-from olm.store.show import links_of, modelfile_text, parameters_text
+from olm.store.show import adapters_of, links_of, modelfile_text, parameters_text
 
 __all__ = [
     "BeginCreate",
@@ -374,6 +375,7 @@ class Store:
             projector_info=projector,
             requires=model.config.requires,
             links=links,
+            adapters=tuple(ShownAdapter(*item) for item in adapters_of(model)),
         )
 
     async def _header(self, path: Path, *, arrays: bool) -> Header:
@@ -456,6 +458,7 @@ def _stored(model: Model) -> StoredModel:
         weights_digest=str(model.weights_digest),
         projectors=model.projectors,
         adapters=model.adapters,
+        adapter_names=model.adapter_names,
         template=model.template,
         uses_go_template=model.prefers_go_template,
         has_chat_template=facts.has_chat_template,

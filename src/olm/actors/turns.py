@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -23,8 +23,16 @@ from olm.actors.client import (
     RerankRequest,
     StoredModel,
 )
+from olm.chat.adapters import adapter_scales
 from olm.chat.media import kind_of, media_of
-from olm.chat.options import LoadOptions, load_options, merge_options, sampling
+from olm.chat.options import (
+    LoadOptions,
+    OptionValue,
+    adapters,
+    load_options,
+    merge_options,
+    sampling,
+)
 from olm.chat.parsers.kit.harmony_names import harmony_think
 from olm.chat.prompt import (
     chat_messages,
@@ -78,6 +86,7 @@ class TurnPlan:
         load: load-time options that the request or the Modelfile set; None where nobody did.
         tell_stop: the stop strings are the request's own, so its answer names the one that ended it. Those of a Modelfile
             stand for a template's, and are an ordinary end.
+        adapters: the scale of each of the model's adapters; None for a model without.
     """
 
     prompt: Prompt
@@ -88,6 +97,7 @@ class TurnPlan:
     shift: bool = True
     want_context: bool = False
     tell_stop: bool = False
+    adapters: tuple[float, ...] | None = None
 
 
 def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
@@ -121,6 +131,7 @@ def plan_chat(request: ChatRequest, model: StoredModel) -> TurnPlan:
         truncate=request.truncate,
         shift=request.shift,
         tell_stop=bool(request.options.get("stop")),
+        adapters=_adapters(options, model),
     )
 
 
@@ -149,7 +160,15 @@ def plan_generate(request: GenerateRequest, model: StoredModel) -> TurnPlan:
         shift=request.shift,
         want_context=not request.raw,
         tell_stop=bool(request.options.get("stop")),
+        adapters=_adapters(options, model),
     )
+
+
+def _adapters(options: Mapping[str, OptionValue], model: StoredModel) -> tuple[float, ...] | None:
+    """Say how much each adapter of a model acts on a request. Raises InvalidOption for one that it has not."""
+    # Models that were made before adapters had names have them without.
+    names = [*model.adapter_names, *[""] * len(model.adapters)][: len(model.adapters)]
+    return adapter_scales(adapters(options), names) or None
 
 
 def check_thinking(model: StoredModel, asked: str, think: Think | None) -> None:
@@ -179,12 +198,17 @@ def plan_embed(request: EmbedRequest, model: StoredModel) -> LoadOptions:
     return load_options(merge_options(model.parameters, request.options))
 
 
-def embed_message(request: EmbedRequest) -> wire.Embed:
-    """Write an embedding request as the worker's message. Raises InvalidRequest for tokens that cannot be."""
+def embed_message(request: EmbedRequest, model: StoredModel) -> wire.Embed:
+    """Write an embedding request as the worker's message. Raises InvalidRequest, InvalidOption for what cannot be."""
     inputs = (
         given if isinstance(given, str) else checked_tokens(given) for given in request.inputs
     )
-    return wire.Embed(inputs=tuple(inputs), truncate=request.truncate, normalize=request.normalize)
+    return wire.Embed(
+        inputs=tuple(inputs),
+        truncate=request.truncate,
+        normalize=request.normalize,
+        adapters=_adapters(merge_options(model.parameters, request.options), model),
+    )
 
 
 def plan_rerank(request: RerankRequest, model: StoredModel) -> LoadOptions:
@@ -198,10 +222,13 @@ def plan_rerank(request: RerankRequest, model: StoredModel) -> LoadOptions:
     return load_options(merge_options(model.parameters, request.options))
 
 
-def rerank_message(request: RerankRequest) -> wire.Rerank:
-    """Write a ranking request as the worker's message."""
+def rerank_message(request: RerankRequest, model: StoredModel) -> wire.Rerank:
+    """Write a ranking request as the worker's message. Raises InvalidOption."""
     return wire.Rerank(
-        query=request.query, documents=tuple(request.documents), truncate=request.truncate
+        query=request.query,
+        documents=tuple(request.documents),
+        truncate=request.truncate,
+        adapters=_adapters(merge_options(model.parameters, request.options), model),
     )
 
 
@@ -228,6 +255,7 @@ def turn_message(plan: TurnPlan, *, n_ctx: int) -> wire.Turn:
         shift=plan.shift,
         want_context=plan.want_context,
         tell_stop=plan.tell_stop,
+        adapters=plan.adapters,
     )
 
 

@@ -370,6 +370,15 @@ class Tensor(_Response, frozen=True, kw_only=True):
     shape: tuple[int, ...]
 
 
+class Adapter(_Response, frozen=True, kw_only=True):
+    """A LoRA adapter, as the option `adapters` calls it; `scale` when a request says nothing."""
+
+    id: int
+    name: str = ""
+    scale: float
+    digest: str
+
+
 class ShowResponse(_Response, frozen=True, kw_only=True):
     license: str = ""
     modelfile: str = ""
@@ -385,6 +394,7 @@ class ShowResponse(_Response, frozen=True, kw_only=True):
     modified_at: str
     requires: str = ""
     links: dict[str, str] | None = None
+    adapters: list[Adapter] | None = None
 
 
 class ProgressResponse(_Response, frozen=True, kw_only=True):

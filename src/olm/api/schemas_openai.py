@@ -107,6 +107,8 @@ class TurnFields(_Request, frozen=True, kw_only=True):
     repeat_last_n: Int | None = None
     ignore_eos: bool | None = None
     think_budget: Int | None = None
+    adapters: object = None
+    lora: object = None
     options: dict[str, object] | None = None
     keep_alive: object = None
     think: object = None

@@ -12,19 +12,23 @@ from typing import Final
 
 import msgspec
 
+from olm.chat.adapters import AdapterChoice, read_adapters
 from olm.chat.types import Sampling
 from olm.errors import InvalidOption
 
 __all__ = [
     "OPTION_TYPES",
     "LoadOptions",
+    "adapters",
     "coerce_options",
     "load_options",
     "merge_options",
     "sampling",
 ]
 
-OptionValue = int | float | bool | str | tuple[str, ...] | dict[int, float]
+OptionValue = (
+    int | float | bool | str | tuple[str, ...] | dict[int, float] | tuple[AdapterChoice, ...]
+)
 
 OPTION_TYPES: Final[Mapping[str, str]] = {
     # request time
@@ -58,6 +62,7 @@ OPTION_TYPES: Final[Mapping[str, str]] = {
     "logit_bias": "bias",
     # olm's own
     "think_budget": "integer",
+    "adapters": "adapters",
     # load time: a different value needs a new runner
     "num_ctx": "integer",
     "num_batch": "integer",
@@ -67,6 +72,9 @@ OPTION_TYPES: Final[Mapping[str, str]] = {
     "num_thread": "integer",
     "draft_num_predict": "integer",
 }
+
+_ALIASES: Final = {"lora": "adapters"}
+"""llama-server's names."""
 
 _SAMPLING_FIELD: Final = {"num_keep": "n_keep", "num_predict": "n_predict"}
 _LOAD_KEYS: Final = frozenset(
@@ -109,11 +117,12 @@ def coerce_options(options: Mapping[str, object]) -> dict[str, OptionValue]:
         InvalidOption: a value of the wrong type or out of range, in Ollama's words.
     """
     checked: dict[str, OptionValue] = {}
-    for key, value in options.items():
+    for name, value in options.items():
+        key = _ALIASES.get(name, name)
         kind = OPTION_TYPES.get(key)
         if kind is None or value is None:
             continue
-        checked[key] = _coerce(key, kind, value)
+        checked[key] = _coerce(name, kind, value)
     return checked
 
 
@@ -129,6 +138,8 @@ def _coerce(key: str, kind: str, value: object) -> OptionValue:
             raise InvalidOption(f'option "{key}" must be of type boolean')
         case "array":
             return _strings(key, value)
+        case "adapters":
+            return read_adapters(value, key)
         case _:
             return _bias(key, value)
 
@@ -193,9 +204,17 @@ def sampling(options: Mapping[str, OptionValue], *, n_logprobs: int = -1) -> Sam
     fields: dict[str, object] = {
         _SAMPLING_FIELD.get(key, key): value
         for key, value in options.items()
-        if key not in _LOAD_KEYS
+        if key not in _LOAD_KEYS and key != "adapters"
     }
     return msgspec.convert({**fields, "n_logprobs": n_logprobs}, Sampling)
+
+
+def adapters(options: Mapping[str, OptionValue]) -> tuple[AdapterChoice, ...] | None:
+    """Pick the adapters that are to act out of merged options; None when nobody says."""
+    found = options.get("adapters")
+    if not isinstance(found, tuple):
+        return None
+    return tuple(item for item in found if isinstance(item, AdapterChoice))
 
 
 def load_options(options: Mapping[str, OptionValue]) -> LoadOptions:

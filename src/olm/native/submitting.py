@@ -44,6 +44,7 @@ class EngineRequest:
     preserved_tokens: tuple[str, ...] = ()
     constraint: AnswerGrammar | None = None
     thinking: ThinkingLimits | None = None
+    adapters: tuple[float, ...] | None = None
 
     def submit(self, engine: Engine) -> int:
         """Queue it; returns the request's number. Raises what `Engine.submit` raises."""
@@ -54,6 +55,7 @@ class EngineRequest:
             preserved_tokens=self.preserved_tokens,
             constraint=self.constraint,
             thinking=self.thinking,
+            adapters=self.adapters,
         )
 
 
@@ -72,6 +74,7 @@ def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
             sampling=turn.sampling,
             shift=turn.shift,
             constraint=answer_grammar(turn.constraint),
+            adapters=turn.adapters,
         )
     stops = (*turn.sampling.stop, *rendered.stops)
     return EngineRequest(
@@ -81,6 +84,7 @@ def engine_request(turn: Turn, prepared: Prepared) -> EngineRequest:
         preserved_tokens=rendered.preserved_tokens,
         constraint=_grammar(turn, rendered),
         thinking=_limits(rendered.think, turn.sampling.think_budget),
+        adapters=turn.adapters,
     )
 
 

@@ -38,7 +38,7 @@ class VectorHandlers(ModelHolder):
             fit_inputs, msg.inputs, n_ctx=loaded.n_ctx, truncate=msg.truncate, tokenizer=loaded
         )
         rows = await self._work(sum(map(len, msg.inputs)), fit)
-        embedding = await self._vectors(rows, normalize=msg.normalize)
+        embedding = await self._vectors(rows, normalize=msg.normalize, adapters=msg.adapters)
         return wire.Embedded(
             vectors=embedding.vectors,
             n_embd=embedding.n_embd,
@@ -57,12 +57,18 @@ class VectorHandlers(ModelHolder):
         fit = partial(rank_inputs, msg, n_ctx=loaded.n_ctx, model=loaded.model)
         n_chars = len(msg.query) * len(msg.documents) + sum(map(len, msg.documents))
         rows = await self._work(n_chars, fit)
-        found = await self._vectors(rows, normalize=False)
+        found = await self._vectors(rows, normalize=False, adapters=msg.adapters)
         values = unpack(f"<{found.n_vectors * found.n_embd}f", found.vectors)
         # A head may have several outputs; llama-server takes the first (server-context.cpp, send_rerank).
         return wire.Ranked(tuple(values[:: found.n_embd]), tuple(len(row) for row in rows))
 
-    async def _vectors(self, rows: Sequence[Sequence[int]], *, normalize: bool) -> native.Embedding:
+    async def _vectors(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        normalize: bool,
+        adapters: tuple[float, ...] | None,
+    ) -> native.Embedding:
         """Have the engine compute rows of tokens, and wait for it; leaving early cancels that."""
         loaded = self._model()
         if not all(rows):
@@ -70,7 +76,7 @@ class VectorHandlers(ModelHolder):
         for row in rows:
             check_tokenizer(row, loaded.model.info.n_vocab)
         with portable_errors():
-            request = loaded.engine.embed(rows, normalize=normalize)
+            request = loaded.engine.embed(rows, normalize=normalize, adapters=adapters)
         answer = EmbeddingAnswer()
         self._requests[request] = answer.on_event
         try:

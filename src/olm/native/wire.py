@@ -107,6 +107,7 @@ class Turn(StreamMessage[TurnEvent], frozen=True, omit_defaults=True):
         want_context: `Done` carries all tokens (Ollama's deprecated `context`).
         constraint: what the content must look like; thinking before it is free.
         tell_stop: `Done` names the stop string of the sampling that ended it; a template's own are never named.
+        adapters: how much each of the model's adapters acts; None: as they were loaded.
     """
 
     prompt: Prompt
@@ -116,6 +117,7 @@ class Turn(StreamMessage[TurnEvent], frozen=True, omit_defaults=True):
     shift: bool = True
     want_context: bool = False
     tell_stop: bool = False
+    adapters: tuple[float, ...] | None = None
 
 
 class Embedded(msgspec.Struct, frozen=True):
@@ -132,11 +134,13 @@ class Embed(Message[Embedded], frozen=True, omit_defaults=True):
     Attributes:
         inputs: texts, or tokens, which are taken as they are: nothing is put around them.
         normalize: scale each row to length 1 (L2).
+        adapters: as in `Turn`.
     """
 
     inputs: tuple[str | tuple[int, ...], ...]
     truncate: bool = True
     normalize: bool = True
+    adapters: tuple[float, ...] | None = None
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -157,6 +161,7 @@ class Rerank(Message[Ranked], frozen=True, omit_defaults=True):
     query: str
     documents: tuple[str, ...]
     truncate: bool = True
+    adapters: tuple[float, ...] | None = None
 
 
 class Render(Message[str], frozen=True, omit_defaults=True):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Final
 
 import attrs
 import msgspec
 
+from olm.chat.adapters import adapter_scales
+from olm.chat.options import adapters as chosen_adapters
 from olm.chat.options import coerce_options
 from olm.chat.types import ChatMessage
 from olm.errors import GgufError, InvalidName, InvalidRequest
@@ -170,6 +173,7 @@ def file_layers(files: Sequence[Source | SplitSet], *, adapters: bool) -> list[L
         n_models += media_type == MODEL
         for part in parts:
             name = part.name if len(parts) > 1 else ""
+            name = _adapter_name(part.name) if media_type == ADAPTER else name
             layers.append(Layer(media_type, str(part.digest), part.size, name=name))
     if n_models > 1:
         raise InvalidRequest("only one model can be created from: found several GGUF models")
@@ -196,6 +200,38 @@ def _media_type(name: str, facts: ModelFacts, *, adapters: bool) -> str:
     if adapters and facts.kind != "adapter":
         raise GgufError(f"{name} is not an adapter: its GGUF header says it is a {facts.kind}")
     return {"adapter": ADAPTER, "projector": PROJECTOR}.get(facts.kind, MODEL)
+
+
+def _adapter_name(path: str) -> str:
+    """What requests call an adapter: its file's name, or its folder's where the file is called as everybody's is."""
+    file = PurePosixPath(path)
+    is_usual = file.stem.lower() in ("adapter", "adapter_model", "adapters")
+    return file.parent.name if is_usual and file.parent.name else file.stem
+
+
+def _with_adapters(kept: Sequence[Layer], files: Sequence[Layer]) -> list[Layer]:
+    """Layers to keep without those adapters that new ones replace: of the same name, or the same.
+
+    Raises:
+        InvalidRequest: two of the new ones have one name.
+    """
+    new = [layer for layer in files if layer.media_type == ADAPTER]
+    names = [layer.name for layer in new]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"two adapters are called {twice!r}: rename one of the files")
+    digests = [layer.digest for layer in new]
+    return [
+        layer
+        for layer in kept
+        if layer.media_type != ADAPTER or not (layer.name in names or layer.digest in digests)
+    ]
+
+
+def _check_adapters(layers: Sequence[Layer], parameters: Mapping[str, object]) -> None:
+    """Refuse a parameter that names an adapter which the model will not have. Raises InvalidOption."""
+    names = [layer.name for layer in layers if layer.media_type == ADAPTER]
+    adapter_scales(chosen_adapters(coerce_options(parameters)), names)
 
 
 def has_template(base: Base | None, wishes: Wishes) -> bool:
@@ -238,6 +274,9 @@ def plan_layers(
     Args:
         detected: the template of a model that would have none.
         stops: stop strings for a model that would have none.
+
+    Raises:
+        InvalidRequest, InvalidOption: adapters of one name, or a parameter for one that is not there.
     """
     inherited = [
         Layer(item.media_type, item.digest, item.size, base.name if base else "", item.name)
@@ -263,6 +302,8 @@ def plan_layers(
         replaced.add(MESSAGES)
         added.append(Text(MESSAGES, encode_messages(wishes.messages)))
     kept = [layer for layer in inherited if layer.media_type not in replaced]
+    kept = _with_adapters(kept, files)
+    _check_adapters([*kept, *files], {**(base.parameters if base else {}), **wishes.parameters})
     return [*kept, *files, *added]
 
 

@@ -62,6 +62,7 @@ class Model:
     parent: str
     projectors: tuple[Path, ...]
     adapters: tuple[Path, ...]
+    adapter_names: tuple[str, ...]
     template: str
     prefers_go_template: bool
     is_rendered: bool
@@ -125,6 +126,7 @@ def read_model(
         parent=layers[0].from_,
         projectors=tuple(blobs.path(layer.blob) for layer in manifest.of_type(PROJECTOR)),
         adapters=tuple(blobs.path(layer.blob) for layer in manifest.of_type(ADAPTER)),
+        adapter_names=tuple(layer.name for layer in manifest.of_type(ADAPTER)),
         template=_texts(templates, blobs)[-1] if templates else "",
         prefers_go_template=uses_go_template(sources),
         is_rendered=is_rendered(sources),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from olm.chat.adapters import adapter_scales, adapter_text
+from olm.chat.options import adapters, coerce_options
+from olm.errors import InvalidOption
 from olm.modelfile import Command, format_modelfile
 from olm.store.blobs import BlobStore
+from olm.store.manifests import ADAPTER
 from olm.store.model import Model
 from olm.store.splits import view_paths
 
-__all__ = ["links_of", "modelfile_text", "parameters_text"]
+__all__ = ["adapters_of", "links_of", "modelfile_text", "parameters_text"]
 
 _KEY_COLUMNS = 30
 
@@ -43,6 +47,8 @@ def _commands(model: Model) -> Iterator[Command]:
             yield Command(name, text)
     for key, value in model.parameters.items():
         for item in value if isinstance(value, list) else [value]:
+            if key == "adapters":  # by place: the blobs above have other names than the files had
+                item = _by_place(item, model.adapter_names)
             yield Command("parameter", _plain(item), key)
     for text in model.licenses:
         yield Command("license", text)
@@ -56,6 +62,17 @@ def links_of(model: Model, blobs: BlobStore) -> dict[str, str]:
     return {digest: record.path for digest, record in found.items() if record is not None}
 
 
+def adapters_of(model: Model) -> Sequence[tuple[str, float, str]]:
+    """(name, scale, digest) of a model's adapters; of a damaged parameter the scale is what it is without."""
+    names = model.adapter_names
+    try:
+        scales = adapter_scales(adapters(coerce_options(model.parameters)), names)
+    except InvalidOption:
+        scales = (1.0,) * len(names)
+    digests = [str(layer.blob) for layer in model.entry.manifest.of_type(ADAPTER)]
+    return list(zip(names, scales, digests, strict=True))
+
+
 def parameters_text(parameters: Mapping[str, object]) -> str:
     """Lay parameters out as `show` does: the key in 30 columns, strings quoted, one line for each stop string."""
     return "\n".join(
@@ -63,6 +80,13 @@ def parameters_text(parameters: Mapping[str, object]) -> str:
         for key, value in parameters.items()
         for item in (value if isinstance(value, list) else [value])
     )
+
+
+def _by_place(item: object, names: Sequence[str]) -> object:
+    if isinstance(item, Mapping) and item.get("name") in names:
+        scale = item.get("scale")
+        return {"id": names.index(item["name"]), "scale": scale}
+    return item
 
 
 def _plain(value: object) -> str:
@@ -75,6 +99,8 @@ def _go_syntax(value: object) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case {"scale": _} | {"name": _} | {"id": _}:
+            return adapter_text(value)
         case str():
             return json.dumps(value, ensure_ascii=False)
         case float() if math.isfinite(value):

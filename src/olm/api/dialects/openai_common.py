@@ -6,7 +6,7 @@ follow OpenAI's API reference, and those of other servers their own names (vLLM,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import attrs
@@ -18,6 +18,7 @@ from olm.api.dialects.common import checked_name, go_type, parse_think, quoted
 from olm.api.dialects.constraints import constraint
 from olm.api.schemas import ABSENT, StructuredOutputs
 from olm.api.schemas_openai import ResponseFormat, TurnFields
+from olm.chat.adapters import AdapterChoice, read_adapters
 from olm.chat.options import coerce_options
 from olm.chat.types import Constraint, Think
 from olm.errors import InvalidOption, InvalidRequest, OlmError
@@ -111,7 +112,17 @@ def sampling_options(request: TurnFields) -> dict[str, object]:
         options["seed"] = request.seed if -1 <= request.seed < _INT31 else request.seed % _INT31
     if request.logit_bias:
         options["logit_bias"] = _biases(request.logit_bias)
+    for field, chosen in (("lora", request.lora), ("adapters", request.adapters)):
+        if chosen is not None:
+            options["adapters"] = _adapters(field, chosen)
     return options
+
+
+def _adapters(field: str, chosen: object) -> Sequence[AdapterChoice]:
+    try:
+        return read_adapters(chosen, field)
+    except InvalidOption as exc:
+        raise InvalidRequest(exc.message, param=field) from exc
 
 
 def _biases(given: Mapping[str, float]) -> dict[str, float]:

@@ -147,4 +147,9 @@ def _show(
         modified_at=rfc3339(model.modified_ns, local=True),
         requires=shown.requires,
         links=dict(shown.links) or None,
+        adapters=[
+            wire.Adapter(id=i, name=item.name, scale=item.scale, digest=item.digest)
+            for i, item in enumerate(shown.adapters)
+        ]
+        or None,
     )
