@@ -25,10 +25,12 @@ __all__ = ["ConnectionBroke", "make_blocking_client", "open_client", "outbound_e
 
 _CONNECT_S: Final = 30.0
 _MAX_CONNECTIONS: Final = 64
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+"""What OpenSSL, of several versions, calls an answer in plain HTTP."""
 
 
 class ConnectionBroke(OlmError):
-    """A server could not be reached, or the connection ended before the answer did."""
+    """A server could not be reached, which `is_unreached` in the details says, or its answer did not come to an end."""
 
 
 @asynccontextmanager
@@ -110,14 +112,35 @@ def outbound_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as exc:
-        raise ConnectionBroke(f"{what}: {_reason(exc)}") from exc
+        message = f"{what}: {_reason(exc)}"
+        if isinstance(exc, httpx2.ConnectError | httpx2.ConnectTimeout):
+            raise ConnectionBroke(message, is_unreached=True) from exc
+        raise ConnectionBroke(message) from exc
 
 
 def _reason(exc: BaseException) -> str:
-    """The words of an error, or of the one behind it: the library hides what TLS says under errors without any."""
+    """The words of an error, or of those behind it: what the system and TLS say is plainer than what the library does."""
+    import socket
+    import ssl
+
+    text = ""
+    for inner in _chain(exc):
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return f"the server's certificate is not trusted: {inner.verify_message}"
+        if isinstance(inner, ssl.SSLError) and inner.reason in _NO_TLS:
+            return "the server does not speak TLS; --insecure goes there without"
+        if isinstance(inner, OSError) and inner.errno and not isinstance(inner, ssl.SSLError):
+            is_name = isinstance(inner, socket.gaierror)
+            return str(inner.strerror if is_name else os.strerror(inner.errno)).lower()
+        text = text or str(inner)
+    return text or type(exc).__name__
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """An error and what is behind it; of several addresses that were tried, the last one's."""
     inner: BaseException | None = exc
     while inner is not None:
-        if text := str(inner):
-            return text
+        yield inner
         inner = inner.__cause__ or inner.__context__
-    return type(exc).__name__
+        if isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[-1]

@@ -222,3 +222,17 @@ def test_a_registry_without_tls_is_refused_unless_allowed(
     for path in ("/api/pull", "/api/push"):
         answer = httpx2.post(shop.daemon.url + path, json=body, timeout=60)
         assert (answer.status_code, answer.json()) == (500, {"error": "insecure protocol http"})
+
+
+def test_a_registry_without_tls_is_told_from_one_that_is_not_there(
+    shop: Shop, plain: DockerRegistry
+) -> None:
+    name = f"{plain.host}/me/tiny:latest"
+    shop.olm("cp", "tiny", name)
+
+    for path in ("/api/pull", "/api/push"):
+        body = {"model": name, "stream": False}
+        error = httpx2.post(shop.daemon.url + path, json=body, timeout=20).json()["error"]
+        assert ": the server does not speak TLS; --insecure goes there without (" in error
+        assert "max retries" not in error
+    shop.olm("rm", name)

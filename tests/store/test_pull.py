@@ -314,5 +314,8 @@ async def test_nobody_listening_is_one_line(pulls: Shop) -> None:
     port = listener.socket.getsockname()[1]
     await listener.aclose()
 
-    with pytest.raises(OlmError, match=rf"^pull model manifest: GET http://127.0.0.1:{port}/v2/.*"):
+    with pytest.raises(
+        OlmError,
+        match=rf"^pull model manifest: GET http://127.0.0.1:{port}/v2/.*: connection refused \(.*x:latest\)$",
+    ):
         await pull(pulls, f"http://127.0.0.1:{port}/library/x")

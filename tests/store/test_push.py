@@ -104,6 +104,7 @@ async def test_a_model_is_pushed_byte_for_byte_with_ollamas_statuses(
     assert (counts[0], counts[-1]) == (0, len(WEIGHTS))
     spans = [span for span in registry.uploads.spans if not span.endswith(("-8", "-45"))]
     assert spans == ["0-249999", "250000-499999", f"500000-{len(WEIGHTS) - 1}"]
+    assert len(set(steps)) == len(steps)  # nothing is told twice
 
 
 async def test_what_the_registry_has_is_not_sent_again(pushes: Shop, registry: Registry) -> None:
@@ -370,6 +371,24 @@ async def test_http_1_0_is_enough(pushes: Shop, registry: Registry) -> None:
     await push(pushes, registry.name("good"))
 
     check_arrived(registry)
+
+
+async def test_a_registry_that_was_never_reached_is_told_at_once_in_one_line(
+    pushes: Shop, registry: Registry
+) -> None:
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    name = f"127.0.0.1:{port}/library/good"
+    await pushes.store.copy(registry.name("good"), name)
+
+    with pytest.raises(
+        RegistryError,
+        match=rf"^HEAD http://127.0.0.1:{port}/v2/.*: connection refused \({name}:latest, [0-9a-f]{{12}}\)$",
+    ):
+        await push(pushes, name)
+
+    assert registry.requests == []
 
 
 async def test_bad_requests_have_ollamas_words(pushes: Shop, registry: Registry) -> None:

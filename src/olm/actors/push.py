@@ -136,7 +136,8 @@ class PushJob(Actor):
             with self._about(layer):
                 await sending.run()
             nursery.cancel_scope.cancel("the blob is there")
-        await out.send(_pushing(layer, layer.size))
+        if told.n_told < layer.size:
+            await out.send(_pushing(layer, layer.size))
 
     async def _publish(self, registry: Registry, tag: str, data: bytes, media_type: str) -> None:
         pace = self._pushes.pace
@@ -156,7 +157,7 @@ class _Told:
     """How many bytes of a blob are there; waited for by whoever tells it."""
 
     def __init__(self) -> None:
-        self.n_bytes = 0
+        self.n_bytes = self.n_told = 0
         self.changed = trio.Event()
 
     def note(self, n_bytes: int) -> None:
@@ -168,7 +169,9 @@ async def _tell(told: _Told, layer: Layer, out: StreamSink[Progress], every_s: f
     while True:
         await told.changed.wait()
         told.changed = trio.Event()
-        await out.send(_pushing(layer, told.n_bytes))
+        n_bytes = told.n_bytes
+        await out.send(_pushing(layer, n_bytes))
+        told.n_told = n_bytes
         await trio.sleep(every_s)
 
 

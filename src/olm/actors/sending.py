@@ -145,6 +145,10 @@ class Sending:
                 # Only bytes that were never there before count: a registry that forgets an upload over and over would
                 # have us send its beginning for ever.
                 n_failures = 1 if self._furthest > before else n_failures + 1
+                session = self._means.uploads.registry.session
+                if "is_unreached" in exc.details and not session.has_answered:
+                    # A wrong name, or no network: nobody should wait half a minute to be told.
+                    raise RegistryError(exc.message) from exc
                 if n_failures >= self._means.pace.n_tries:
                     raise RegistryError(f"max retries exceeded: {exc}") from exc
                 _log.info("%s at %d: %s", self._digest, self._at, exc)

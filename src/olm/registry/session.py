@@ -80,7 +80,11 @@ class _Token(msgspec.Struct):
 
 
 class Session:
-    """The requests of one repository; they share what they are signed in with."""
+    """The requests of one repository; they share what they are signed in with.
+
+    Attributes:
+        has_answered: whether the registry has ever said anything.
+    """
 
     def __init__(self, client: httpx2.AsyncClient, base: str, home: Path) -> None:
         self._client = client
@@ -89,6 +93,7 @@ class Session:
         self._authorization = ""
         self._scopes: dict[str, None] = {}
         self._signing_in = trio.Lock()
+        self.has_answered = False
 
     def authorization_for(self, url: str) -> str:
         """The header to send along to an address; empty for other hosts than the registry's, or when there is none."""
@@ -137,9 +142,11 @@ class Session:
                 request = self._client.build_request(
                     ask.method, ask.url, headers={**ask.headers, **more}, content=body
                 )
-                return await self._client.send(request, stream=True)
+                answer = await self._client.send(request, stream=True)
+                self.has_answered = True
+                return answer
         except ConnectionBroke as exc:
-            raise TryAgain(exc.message) from exc
+            raise TryAgain(exc.message, **exc.details) from exc
         raise TryAgain(f"{ask.what}: no answer within {ask.answer_s:.0f} s")
 
     async def _sign_in(self, refused: httpx2.Response, used: str) -> None:
