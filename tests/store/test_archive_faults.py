@@ -94,7 +94,7 @@ async def test_a_disk_that_fails_an_export_leaves_nothing(
     ) in text
     assert isinstance(caught.value, DiskFull) == (error == errno.ENOSPC)
     if error == errno.ENOSPC:
-        assert "9.7 MB are needed" in text
+        assert "9.7 MB needed" in text
 
 
 async def test_short_writes_do_no_harm(
@@ -135,7 +135,7 @@ async def test_a_disk_that_fails_an_import_keeps_what_was_verified(
     )
     assert os.strerror(error).lower() in str(caught.value)
     if error == errno.ENOSPC:
-        assert "9.4 MB are needed" in str(caught.value)
+        assert "9.4 MB needed" in str(caught.value)
     assert temps(other.root / "blobs") == []
 
 
@@ -175,6 +175,20 @@ async def test_a_cut_archive_is_refused_before_anything_is_written(
     with pytest.raises(InvalidRequest, match=r"ends in the middle|cut off"):
         await imported(other, path)
     assert other.blobs() == set()
+
+
+async def test_a_cut_archive_is_refused_with_the_model_and_the_blob(
+    shop: Shop, other: Shop, big: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.tar"
+    await exported(shop, path, big)
+    os.truncate(path, path.stat().st_size - (2 << 20))
+
+    with pytest.raises(
+        InvalidRequest,
+        match=rf"^the archive ends in the middle of model {big}.*, blob sha256:[0-9a-f]{{64}}$",
+    ):
+        await imported(other, path)
 
 
 async def test_a_cut_stream_leaves_nothing_half(
@@ -327,7 +341,7 @@ async def test_tars_of_other_programs_are_taken(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 async def test_a_real_disk_that_is_full(shop: Shop, big: str, small_disk: Path) -> None:
-    with pytest.raises(DiskFull, match=r"no space left on device: 9\.7 MB are needed, .* are free"):
+    with pytest.raises(DiskFull, match=r"no space left on device: 9\.7 MB needed, .* free"):
         await exported(shop, small_disk / "x.tar", big)
     assert os.listdir(small_disk) == []
 

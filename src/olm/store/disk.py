@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Final
 
 from olm.errors import CorruptStore, DiskFull, OlmError, StoreError, StoreLocked
+from olm.units import human_bytes
 
 __all__ = [
     "TEMP_PREFIX",
     "StoreLock",
     "disk_errors",
+    "free_bytes",
     "fsync_dir",
     "is_unwritable",
     "make_dirs",
     "read_small",
+    "shortage",
     "write_durably",
 ]
 
@@ -56,6 +59,18 @@ def is_unwritable(error: StoreError) -> bool:
     """Whether an error of `disk_errors` says that we may not write there, now or later: no rights, or a read-only mount."""
     cause = error.__cause__
     return isinstance(cause, OSError) and cause.errno in _UNWRITABLE
+
+
+def free_bytes(folder: Path) -> int:
+    """How much an unprivileged process may still write there. Raises StoreError."""
+    with disk_errors("look at the disk"):
+        status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def shortage(needed_bytes: int, folder: Path) -> str:
+    """What a full disk lacks, for the end of a message. Raises StoreError."""
+    return f"{human_bytes(needed_bytes)} needed, {human_bytes(free_bytes(folder))} free"
 
 
 def fsync_dir(folder: Path) -> None:

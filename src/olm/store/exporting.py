@@ -19,9 +19,8 @@ from olm.errors import CorruptStore, DiskFull, InvalidRequest, StoreError
 from olm.store.archive import Member, Placed, archive_bytes
 from olm.store.blobs import BlobStore
 from olm.store.copying import SequentialFile, copy_range, pwrite_all
-from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir
+from olm.store.disk import TEMP_PREFIX, disk_errors, fsync_dir, shortage
 from olm.store.tar import END, n_padding
-from olm.units import human_bytes
 
 __all__ = [
     "Piece",
@@ -29,7 +28,6 @@ __all__ = [
     "Target",
     "compressed",
     "copy_span",
-    "free_bytes",
     "full_disk",
     "open_blob",
     "pieces",
@@ -279,15 +277,6 @@ def write_stream(target: Target, archive: Iterator[Piece]) -> Generator[Piece, N
         os.close(fd)
 
 
-def free_bytes(folder: Path) -> int:
-    """How much an unprivileged process may still write there."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
-
-
 def full_disk(exc: DiskFull, needed: int, folder: Path) -> DiskFull:
     """Add to a full disk's message how much would have been needed."""
-    free = free_bytes(folder)
-    return DiskFull(
-        f"{exc.message}: {human_bytes(needed)} are needed, {human_bytes(free)} are free"
-    )
+    return DiskFull(f"{exc.message}: {shortage(needed, folder)}")

@@ -26,13 +26,11 @@ from olm.store.archive import (
     names_of,
 )
 from olm.store.blobs import BlobStore
-from olm.store.disk import disk_errors
-from olm.store.exporting import free_bytes
+from olm.store.disk import disk_errors, free_bytes, shortage
 from olm.store.incoming import CHUNK_BYTES, IncomingBlob
 from olm.store.names import Digest, ModelName
 from olm.store.sources import Archive, Source, layout_members
 from olm.store.tar import n_padding
-from olm.units import human_bytes
 
 __all__ = ["Hooks", "Importer"]
 
@@ -90,13 +88,16 @@ class Importer:
         """
         size = archive.size(INDEX)
         if size is None:
-            raise InvalidRequest(_NO_INDEX)
+            raise InvalidRequest(_cut_off(archive.cut_in) if archive.cut_in else _NO_INDEX)
         with archive.open(INDEX) as (fd, offset):
             self._learn_index(_small(_reader(fd, offset), size, INDEX))
         for digest in list(self._manifests):
             self._hooks.hold(digest)
             self._find_manifest(archive, digest)
         self._refuse_strangers(archive)
+        if archive.cut_in:
+            cut = blob_of(archive.cut_in)
+            raise InvalidRequest(_cut_off(self._what(cut) if cut else archive.cut_in))
         self._hooks.hold(*self._sizes)
         waiting = [digest for digest in self._sizes if self._is_missing(digest)]
         for digest, total in self._sizes.items():
@@ -164,7 +165,7 @@ class Importer:
                 self._hooks.hold(digest)
                 self._take_member(digest, header.size, source)
             if len(source.read(n_padding(header.size))) < n_padding(header.size):
-                raise InvalidRequest(f"the archive ends in the middle of {path}")
+                raise InvalidRequest(_cut_off(path))
 
     def _take_member(self, digest: Digest, size: int, source: Source) -> None:
         self._check_blob(digest, size)
@@ -187,7 +188,7 @@ class Importer:
             self._hooks.check()
             n_bytes = source.read_into(view[: min(left, len(view))])
             if not n_bytes:
-                raise InvalidRequest(f"the archive ends in the middle of {self._what(digest)}")
+                raise InvalidRequest(_cut_off(self._what(digest)))
             left -= n_bytes
         self._hooks.report(digest, size, size)
 
@@ -261,13 +262,10 @@ class Importer:
         """Refuse at once what the disk has no room for: blobs of the manifests, and one of `size` bytes."""
         sizes = {digest: self._sizes.get(digest, size) for digest in needed}
         n_bytes = sum(sizes.values())
-        with disk_errors("look at the model store's disk"):
-            free = free_bytes(self._blobs.folder)
-        if sizes and n_bytes + _KEPT_FREE_BYTES > free:
+        if sizes and n_bytes + _KEPT_FREE_BYTES > free_bytes(self._blobs.folder):
             what = self._what(unknown or max(sizes, key=lambda digest: sizes[digest]))
             raise DiskFull(
-                f"cannot import {what}: no space left on device: "
-                f"{human_bytes(n_bytes)} are needed, {human_bytes(free)} are free"
+                f"cannot import {what}: no space left on device: {shortage(n_bytes, self._blobs.folder)}"
             )
 
     def _fill(self, incoming: IncomingBlob, digest: Digest, fill: _Fill) -> None:
@@ -276,7 +274,7 @@ class Importer:
             self._hooks.check()
             n_bytes = fill(incoming.room())
             if not n_bytes:
-                raise InvalidRequest(f"the archive ends in the middle of {self._what(digest)}")
+                raise InvalidRequest(_cut_off(self._what(digest)))
             incoming.advance(n_bytes)
             now = time.monotonic()
             if incoming.n_left and now - reported_s >= REPORT_S:
@@ -296,12 +294,8 @@ class Importer:
         except DigestMismatch as exc:
             raise DigestMismatch(f"{what}: damaged in the archive: {exc.message}") from exc
         except DiskFull as exc:
-            with disk_errors("look at the model store's disk"):
-                free = free_bytes(self._blobs.folder)
-            needed = self._sizes.get(digest, size)
-            raise DiskFull(
-                f"{what}: {exc.message}: {human_bytes(needed)} are needed, {human_bytes(free)} are free"
-            ) from exc
+            lack = shortage(self._sizes.get(digest, size), self._blobs.folder)
+            raise DiskFull(f"{what}: {exc.message}: {lack}") from exc
         except StoreError as exc:
             raise StoreError(f"{what}: {exc.message}") from exc
 
@@ -323,6 +317,10 @@ class Importer:
 _NO_INDEX: Final = f"the archive has no {INDEX}: it is no OCI image layout, or it was cut off"
 
 
+def _cut_off(what: str) -> str:
+    return f"the archive ends in the middle of {what}"
+
+
 def _stranger(digest: Digest) -> str:
     return f"blob {digest} of the archive belongs to no model in it"
 
@@ -332,7 +330,7 @@ def _small(read: Callable[[int], bytes], size: int, what: str) -> bytes:
         raise InvalidRequest(f"the archive's {what} has {size} bytes, more than {MAX_INDEX_BYTES}")
     data = read(size) if size else b""
     if len(data) < size:
-        raise InvalidRequest(f"the archive ends in the middle of {what}")
+        raise InvalidRequest(_cut_off(what))
     return data
 
 

@@ -20,9 +20,15 @@ from typing import Final, Self
 
 from olm.errors import CorruptStore, DigestMismatch, DiskFull
 from olm.registry.ranges import Coverage, decode_record, encode_record
-from olm.store.disk import disk_errors, fsync_dir, read_small, write_durably
+from olm.store.disk import (
+    disk_errors,
+    free_bytes,
+    fsync_dir,
+    read_small,
+    shortage,
+    write_durably,
+)
 from olm.store.names import Digest
-from olm.units import human_bytes
 
 __all__ = ["PartialBlob", "check_room", "no_room", "partial_bytes"]
 
@@ -219,20 +225,13 @@ def partial_bytes(folder: Path, digest: Digest, size_bytes: int) -> int:
 
 def check_room(folder: Path, needed_bytes: int) -> None:
     """Refuse what cannot fit. Raises DiskFull, which says how much is needed; StoreError."""
-    if needed_bytes > _free_bytes(folder):
+    if needed_bytes > free_bytes(folder):
         raise no_room(folder, needed_bytes)
 
 
 def no_room(folder: Path, needed_bytes: int) -> DiskFull:
     """Make the error of a full disk, which says how much is needed and how much is free. Raises StoreError."""
-    needed, free = human_bytes(needed_bytes), human_bytes(_free_bytes(folder))
-    return DiskFull(f"no space left on device: {needed} needed, {free} free")
-
-
-def _free_bytes(folder: Path) -> int:
-    with disk_errors("look at the model store"):
-        status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+    return DiskFull(f"no space left on device: {shortage(needed_bytes, folder)}")
 
 
 def _end(held: Coverage) -> int:

@@ -38,7 +38,13 @@ _HEAD_BYTES: Final = max(len(magic) for magic, _ in _FOREIGN)
 
 
 class Archive(Protocol):
-    """An image layout whose members can be read at any place, by several threads."""
+    """An image layout whose members can be read at any place, by several threads.
+
+    Attributes:
+        cut_in: the member in whose middle it ends; empty when it is whole.
+    """
+
+    cut_in: str
 
     def size(self, path: str) -> int | None:
         """The size of a member in bytes; None when there is none of that path. Raises InvalidRequest, StoreError."""
@@ -102,12 +108,15 @@ class TarFile:
         self._fd = fd
         self._at = 0
         self._places: dict[str, tuple[int, int]] = {}
+        self.cut_in = ""
         n_bytes = os.fstat(fd).st_size
         for path, header in layout_members(self._read):
-            self._places[path] = (self._at, header.size)
+            place = (self._at, header.size)
             self._at += header.size + n_padding(header.size)
             if self._at > n_bytes:
-                raise InvalidRequest(f"the archive ends in the middle of {path}")
+                self.cut_in = path
+                return
+            self._places[path] = place
 
     def _read(self, size: int) -> bytes:
         data = os.pread(self._fd, size, self._at)
@@ -134,6 +143,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.cut_in = ""
 
     def size(self, path: str) -> int | None:
         """The size of a file, which must be a plain one."""

@@ -99,7 +99,7 @@ def read_header(read: Read) -> Header | None:
                 raise InvalidRequest("the archive ends behind a header")
             return None
         if len(raw) < BLOCK:
-            raise InvalidRequest("the archive ends in the middle of a header")
+            raise InvalidRequest("not a tar archive, or one that ends in the middle of a header")
         size = _check(raw)
         kind = raw[_KIND]
         if kind in (b"x", b"g"):
