@@ -161,4 +161,4 @@ def test_beside_another_server_than_olm_the_folder_is_looked_through(
 
     assert done.returncode == 0
     assert "the server is another than olm's" in done.stdout
-    assert "checked 1 models" in done.stdout
+    assert "checked 1 model, " in done.stdout

@@ -63,7 +63,7 @@ def test_a_spinner_turns_until_it_is_stopped() -> None:
 
 
 def test_a_frame_goes_back_up_over_the_last_one() -> None:
-    assert frame(["a", "b"], 2) == "\x1b[?25l\x1b[1A\r\x1b[Ka\n\r\x1b[Kb\x1b[?25h"
+    assert frame(["a", "b"], 2) == "\x1b[?25l\x1b[1A\r\x1b[Ka\n\r\x1b[Kb\r\x1b[?25h"
 
 
 def test_without_a_terminal_each_status_is_a_line() -> None:
@@ -101,7 +101,7 @@ def test_on_a_terminal_the_last_lines_stay() -> None:
         lines.show({"status": "success"})
 
     last = out.getvalue().split("\x1b[?25l")[-1]
-    assert last.replace("\x1b[1A", "") == "\r\x1b[Kwriting manifest\n\r\x1b[Ksuccess\x1b[?25h\n"
+    assert last.replace("\x1b[1A", "") == "\r\x1b[Kwriting manifest\n\r\x1b[Ksuccess\r\x1b[?25h\n"
 
 
 def test_cleared_progress_leaves_nothing_behind() -> None:

@@ -80,7 +80,7 @@ async def test_a_sound_store_has_no_findings_and_says_how_much_was_read(shop: Sh
     assert {step.total for step in measured} == {total}
     assert [s.completed for s in measured] == sorted(s.completed for s in measured)
     assert measured[-1].completed == total
-    assert steps[-2].status.startswith("checked 1 models, 5 blobs")
+    assert steps[-2].status.startswith("checked 1 model, 5 blobs, ")
     assert steps[-1].status == "success"
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 import trio
@@ -62,7 +63,7 @@ class _CheckJob(Actor):
         await self._hash(seen, out)
         if self._request.repair:
             await self._store.actor.ask(Tidying(), wait_for_restart=True)
-        await out.send(Progress(_summary(seen)))
+        await out.send(Progress(_summary(seen, self._store.root)))
         await out.send(Progress("success"))
 
     async def _hash(self, seen: Survey, out: StreamSink[Progress | Finding]) -> None:
@@ -119,7 +120,7 @@ class _Meter:
 
     def __init__(self, seen: Survey, out: StreamSink[Progress | Finding]) -> None:
         self._out = out
-        self._status = f"verifying {len(seen.suspects)} blobs"
+        self._status = f"verifying {_counted(len(seen.suspects), 'blob')}"
         self._total = sum(suspect.size_bytes for suspect in seen.suspects)
         self._done = 0
         self._reported_s = float("-inf")
@@ -148,9 +149,15 @@ class _Meter:
         await self._out.send(Progress(self._status, "", self._total, done))
 
 
-def _summary(seen: Survey) -> str:
+def _summary(seen: Survey, root: Path) -> str:
     read = human_bytes(sum(suspect.size_bytes for suspect in seen.suspects))
-    return f"checked {seen.n_models} models, {len(seen.suspects)} blobs, {read}"
+    models, blobs = _counted(seen.n_models, "model"), _counted(len(seen.suspects), "blob")
+    # The server's folder may be another than the one that whoever asks has in mind.
+    return f"checked {models}, {blobs}, {read} in {root}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 @asynccontextmanager

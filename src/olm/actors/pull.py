@@ -107,6 +107,8 @@ class PullJob(Actor):
         try:
             yield
         except OlmError as exc:
+            if what in exc.message:
+                raise
             raise type(exc)(f"{exc.message} ({what})", **exc.details) from exc
 
     async def _manifest(self) -> tuple[bytes, Manifest]:

@@ -25,7 +25,6 @@ __all__ = ["export_command", "import_command"]
 
 PIECE_BYTES: Final = 1 << 20
 FORBIDDEN: Final = 403
-_LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @click.command("export", short_help="Write models to an archive")
@@ -43,7 +42,7 @@ def export_command(models: tuple[str, ...], path: str, *, compress: bool) -> Non
             raise InvalidRequest("an archive is not for a terminal: redirect it, or name a file")
         _download(client, body, sys.stdout.buffer)
         return
-    if _is_local(client):
+    if client.is_local:
         with suppress(_Elsewhere):
             _follow(client, "/api/export", {**body, "path": _absolute(path)})
             return
@@ -57,11 +56,13 @@ def export_command(models: tuple[str, ...], path: str, *, compress: bool) -> Non
 @click.option("--name", default="", metavar="MODEL", help="What to call the only model of it.")
 def import_command(path: str, *, name: str) -> None:
     """Read models from the archive or folder PATH, or from standard input for -."""
+    if not path:
+        raise InvalidRequest("the archive needs a path, or - for standard input")
     client = Client()
     if path == "-":
         _upload(client, name, sys.stdin.buffer)
         return
-    if _is_local(client):
+    if client.is_local:
         with suppress(_Elsewhere):
             _follow(client, "/api/import", {"path": _absolute(path), "name": name})
             return
@@ -83,10 +84,6 @@ def _follow(client: Client, path: str, body: dict[str, object]) -> None:
         if exc.http_status == FORBIDDEN:
             raise _Elsewhere from exc
         raise
-
-
-def _is_local(client: Client) -> bool:
-    return bool(client.endpoint.unix_path) or client.endpoint.host in _LOCAL
 
 
 def _absolute(path: str) -> str:

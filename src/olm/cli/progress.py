@@ -146,11 +146,14 @@ class Bar:
 
 
 def frame(lines: list[str], n_before: int) -> str:
-    """The characters that draw `lines` over the `n_before` lines drawn last, the cursor staying on the last one."""
+    """The characters that draw `lines` over the `n_before` lines drawn last; the cursor stays at the beginning of the last.
+
+    At its end, behind a line that fills the terminal, the `^C` that a terminal echoes would begin a new line.
+    """
     up = f"\x1b[{n_before - 1}A" if n_before > 1 else ""
     # Erased before it is drawn: erasing behind a line that fills the terminal would take its last character.
     drawn = "\n".join(f"\r\x1b[K{line}" for line in lines)
-    return f"\x1b[?25l{up}{drawn}\x1b[?25h"
+    return f"\x1b[?25l{up}{drawn}\r\x1b[?25h"
 
 
 class Progress:
