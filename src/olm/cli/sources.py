@@ -23,7 +23,7 @@ _PATH_STARTS: Final = ("/", "./", "../", "~")
 _WEIGHTS: Final = (".safetensors", ".bin", ".pth", ".pt")
 # Weights that go before GGUF files in the same folder; a `.bin` of any other name goes after them (spec §5.4).
 _FIRST: Final = ("*.safetensors", "pytorch_model*.bin", "*.pth")
-_BESIDE: Final = (".json", ".jinja", ".model", ".txt", "README.md")
+_BESIDE: Final = (".json", ".jinja", ".model", ".tiktoken", ".txt", "README.md")
 _MAX_BESIDE_BYTES: Final = 128 << 20
 # Folders of sentence-transformers' modules, `2_Dense`; other folders hold the same weights for other engines.
 _MODULE: Final = re.compile(r"\d+_\w+")

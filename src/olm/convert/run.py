@@ -65,6 +65,10 @@ def _planned(request: Convert) -> Iterator[Sequence[ModelFile]]:
             yield [plan_adapter(checkpoint, base, Options("F32", request.name))]
             return
         files = convert_checkpoint(checkpoint, options)
+        if files[0].metadata.get("tokenizer.ggml.model") in (None, "none"):
+            raise CheckpointError(
+                "no tokenizer among the files: wanted tokenizer.json, tokenizer.model, vocab.json or vocab.txt"
+            )
         if wanted is None and files[0].n_f8:
             wanted, is_plain = Quantization(file_type=_OF_F8), False
         files = tuple(with_file_type(file) for file in files)
