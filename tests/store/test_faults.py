@@ -152,6 +152,26 @@ def test_short_writes_are_completed(library: Library, monkeypatch: pytest.Monkey
     assert library.blobs.read(digest) == b"x" * 1000
 
 
+@pytest.mark.parametrize("way", ["commit", "adopt"])
+def test_verified_bytes_take_the_place_of_a_blob_that_rotted(library: Library, way: str) -> None:
+    digest, _ = library.blobs.put(b"x" * 1000)
+    path = library.blobs.path(digest)
+    path.write_bytes(b"y" * 1000)
+
+    if way == "commit":
+        with library.blobs.create(digest) as pending:
+            pending.write(b"x" * 1000)
+            _, is_new = pending.commit()
+    else:
+        temp = path.with_name(f"{TEMP_PREFIX}x")
+        temp.write_bytes(b"x" * 1000)
+        is_new = library.blobs.adopt(temp, digest, 1000)
+
+    assert not is_new
+    assert path.read_bytes() == b"x" * 1000
+    assert not list(path.parent.glob(f"{TEMP_PREFIX}*"))
+
+
 @contextmanager
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing can be written, but names can be removed; as long as nothing was."""

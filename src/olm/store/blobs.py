@@ -11,7 +11,6 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import attrs
@@ -44,12 +43,7 @@ class PendingBlob:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.discard()
 
     @property
@@ -90,13 +84,13 @@ class PendingBlob:
                     f'digest mismatch, expected "{self._expected}", got "{digest}"'
                 )
             final = self._folder / digest.file_name
-            if _is_regular(final, self._size):
-                return digest, False
+            is_new = not _is_regular(final, self._size)
+            # What is there may have rotted; these bytes were verified a moment ago. Who has it open keeps it.
             with disk_errors("write to the model store"):
                 os.fsync(self._fd)
                 os.replace(self._path, final)
                 fsync_dir(self._folder)
-            return digest, True
+            return digest, is_new
         finally:
             self.discard()
 
@@ -160,8 +154,8 @@ class BlobStore:
         """
         final = self.path(digest)
         try:
-            if _is_regular(final, size_bytes):
-                return False
+            # As in `PendingBlob.commit`, the new one takes the place of one that may have rotted.
+            is_new = not _is_regular(final, size_bytes)
             with disk_errors("write to the model store"):
                 fd = os.open(temp, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
@@ -172,7 +166,7 @@ class BlobStore:
                     os.close(fd)
                 os.replace(temp, final)
                 fsync_dir(self.folder)
-            return True
+            return is_new
         finally:
             with suppress(OSError):  # after the rename the name is gone
                 temp.unlink()
