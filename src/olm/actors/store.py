@@ -17,25 +17,18 @@ from typing import Literal, TypeVar
 import attrs
 import trio
 
-from olm.actors.client import (
-    ModelDetails,
-    ModelSummary,
-    ShownAdapter,
-    ShowResult,
-    StoredModel,
-)
+from olm.actors.client import ModelSummary, ShownAdapter, ShowResult, StoredModel
 from olm.actors.runtime import Actor, Address, ChildSpec, Message, handles
+from olm.actors.store_values import base_of, shown_template, stored_of, summary_of
 from olm.actors.uploads import Upload
 from olm.errors import ModelNotFound, StoreError
 from olm.gguf import Header, ModelFacts, kv_json, read_header
 from olm.store.blobs import BlobStore
-from olm.store.catalog import Entry
 from olm.store.create_plan import Base
 from olm.store.disk import disk_errors, is_unwritable
 from olm.store.library import Library
-from olm.store.manifests import PARAMS, ImageConfig
 from olm.store.mend import mend
-from olm.store.model import Listed, Model, decode_params
+from olm.store.model import Listed, Model
 from olm.store.names import Digest, ModelName
 from olm.store.problems import Mend
 from olm.store.show import adapters_of, links_of, modelfile_text, parameters_text
@@ -249,7 +242,7 @@ class StoreActor(Actor):
     def _begin(self, msg: BeginCreate) -> Base | None:
         library = self._open
         entry = library.find(msg.base) if msg.base else None
-        base = _base_of(library, entry) if entry is not None else None
+        base = base_of(library, entry) if entry is not None else None
         library.janitor.hold(msg.owner, map(Digest.parse, msg.digests))
         if entry is not None:
             library.janitor.hold(msg.owner, entry.manifest.blobs())
@@ -304,15 +297,6 @@ class StoreActor(Actor):
         )
 
 
-def _base_of(library: Library, entry: Entry) -> Base:
-    parameters: dict[str, object] = {}
-    for layer in entry.manifest.of_type(PARAMS):
-        parameters.update(decode_params(library.blobs.read(layer.blob)))
-    return Base(
-        entry.name.shortest, entry.manifest.layers, library.catalog.config(entry), parameters
-    )
-
-
 def store_spec(
     root: Path,
     *,
@@ -343,11 +327,11 @@ class Store:
 
     async def list(self) -> Sequence[ModelSummary]:
         """All models, newest first."""
-        return [_summary(item) for item in await self._ask(_List())]
+        return [summary_of(item) for item in await self._ask(_List())]
 
     async def get(self, name: str) -> StoredModel:
         """Look a model up; see `StoreClient.get`."""
-        return _stored(await self._ask(_Get(name)))
+        return stored_of(await self._ask(_Get(name)))
 
     async def show(self, name: str, *, verbose: bool = False) -> ShowResult:
         """Describe a model. Headers are read in a thread of this call, so nobody waits for a large vocabulary."""
@@ -366,10 +350,10 @@ class Store:
         )
         links = await trio.to_thread.run_sync(links_of, model, self.blobs, limiter=self._uploads)
         return ShowResult(
-            model=_stored(model),
+            model=stored_of(model),
             modelfile=modelfile_text(model),
             parameters=parameters_text(model.parameters),
-            template=_shown_template(model, header),
+            template=shown_template(model, header),
             model_info=kv_json(header, verbose=verbose),
             tensors=[(t.name, t.type_name, t.shape) for t in header.tensors],
             projector_info=projector,
@@ -410,66 +394,3 @@ class Store:
     async def _ask(self, message: Message[R]) -> R:
         """Ask the actor; while it restarts after a crash, wait for it under the caller's deadline."""
         return await self.actor.ask(message, wait_for_restart=True)
-
-
-def _shown_template(model: Model, header: Header) -> str:
-    """The template that prompts are made with: the Go one, or the GGUF's own when the model runs by that."""
-    jinja = header.text("tokenizer.chat_template")
-    return model.template if model.template and (model.is_rendered or not jinja) else jinja
-
-
-def _details(item: Listed | Model, parent: str = "") -> ModelDetails:
-    config, facts = item.config or ImageConfig(), item.facts or ModelFacts()
-    return ModelDetails(
-        parent_model=parent,
-        format=config.model_format,
-        family=config.model_family,
-        families=tuple(config.model_families or ()),
-        parameter_size=config.model_type,
-        quantization_level=config.file_type,
-        context_length=config.context_length or facts.n_ctx_train,
-        embedding_length=config.embedding_length or facts.n_embd,
-    )
-
-
-def _summary(item: Listed) -> ModelSummary:
-    entry = item.entry
-    return ModelSummary(
-        name=entry.name.shortest,
-        digest=entry.digest,
-        size_bytes=entry.manifest.size_bytes,
-        modified_ns=entry.modified_ns,
-        details=_details(item),
-        capabilities=item.capabilities,
-    )
-
-
-def _stored(model: Model) -> StoredModel:
-    entry, facts = model.entry, model.facts
-    return StoredModel(
-        name=entry.name.shortest,
-        full_name=str(entry.name),
-        digest=entry.digest,
-        size_bytes=entry.manifest.size_bytes,
-        modified_ns=entry.modified_ns,
-        details=_details(model, model.parent),
-        capabilities=model.capabilities,
-        weights=model.weights,
-        weights_digest=str(model.weights_digest),
-        projectors=model.projectors,
-        adapters=model.adapters,
-        adapter_names=model.adapter_names,
-        template=model.template,
-        uses_go_template=model.prefers_go_template,
-        has_chat_template=facts.has_chat_template,
-        system=model.system,
-        messages=model.messages,
-        parameters=model.parameters,
-        licenses=model.licenses,
-        renderer=model.config.renderer,
-        parser=model.config.parser,
-        architecture=facts.architecture,
-        parameter_count=facts.parameter_count,
-        n_ctx_train=facts.n_ctx_train,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
-    )
