@@ -171,11 +171,61 @@ def test_a_large_model_goes_there_and_back_byte_for_byte(shop: Shop, plain: Dock
 
     shop.olm("pull", "--insecure", name)
 
+    check_whole(shop)
+    shop.olm("cp", name, "big")
+    shop.olm("rm", name)
+
+
+@pytest.mark.parametrize("flags", [[], ["--compress"]])
+def test_a_large_model_leaves_in_an_archive_and_comes_back_byte_for_byte(
+    shop: Shop, tmp_path: Path, flags: list[str]
+) -> None:
+    shop.olm("cp", "big", "copy")
+    shop.olm("export", "big", "copy", f"{tmp_path}/x.tar", *flags)
+    shop.olm("rm", "big", "copy")
+    assert not any(shop.path(digest).exists() for digest in shop.blobs)
+
+    shop.olm("import", f"{tmp_path}/x.tar")
+
+    check_whole(shop)
+    shop.olm("rm", "copy")
+    check_whole(shop)
+
+
+def test_a_model_imported_and_deleted_while_it_is_pulled_is_whole_at_the_end(
+    shop: Shop, plain: DockerRegistry, tmp_path: Path
+) -> None:
+    name = f"{plain.host}/me/big:latest"
+    shop.olm("cp", "big", name)
+    shop.olm("push", "--insecure", name)
+    shop.olm("export", "big", f"{tmp_path}/x.tar")
+    shop.olm("rm", name, "big")
+    body = {"model": name, "insecure": True, "limit_rate": N_MIB << 20}  # it takes a second
+    statuses = []
+
+    with httpx2.stream("POST", shop.daemon.url + "/api/pull", json=body, timeout=60) as pull:
+        for line in pull.iter_lines():
+            step = json.loads(line)
+            if 0 < step.get("completed", 0) < step.get("total", 0) and "began" not in statuses:
+                statuses.append("began")
+                shop.olm("import", f"{tmp_path}/x.tar")
+                check_whole(shop)
+                shop.olm("rm", "big")
+            statuses.append(step.get("status") or step["error"])
+
+    assert "began" in statuses
+    assert statuses[-1] == "success"
+    check_whole(shop)
+    check = httpx2.post(shop.daemon.url + "/api/store/check", json={"stream": False}, timeout=60)
+    assert check.json() == {"status": "success", "findings": []}
+    shop.olm("cp", name, "big")
+    shop.olm("rm", name)
+
+
+def check_whole(shop: Shop) -> None:
     for digest, data in shop.blobs.items():
         assert shop.path(digest).read_bytes() == data
         assert digest == digest_of(data)
-    shop.olm("cp", name, "big")
-    shop.olm("rm", name)
 
 
 def test_a_wrong_password_is_a_refusal_in_one_line(shop: Shop, tmp_path: Path) -> None:
