@@ -13,7 +13,7 @@ import attrs
 
 from olm.convert.metadata import Metadata
 
-__all__ = ["SPECIAL_KEYS", "TokenType", "Vocab", "write_vocab"]
+__all__ = ["SPECIAL_KEYS", "TokenType", "Vocab", "with_special", "write_vocab"]
 
 
 class TokenType(enum.IntEnum):
@@ -90,6 +90,13 @@ class Vocab:
     chat_template: str = ""
     chat_templates: Mapping[str, str] = attrs.field(factory=dict)
     notes: Sequence[str] = ()
+
+
+def with_special(vocab: Vocab, pieces: Mapping[str, str]) -> Vocab:
+    """The same vocabulary with some special tokens set by their pieces: `{"eot": "<|user|>"}`. Pieces it lacks are left out."""
+    ids = {piece: number for number, piece in enumerate(vocab.tokens)}
+    found = {name: ids[piece] for name, piece in pieces.items() if piece in ids}
+    return attrs.evolve(vocab, special={**vocab.special, **found})
 
 
 def write_vocab(meta: Metadata, vocab: Vocab) -> None:

@@ -10,13 +10,14 @@ import attrs
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import Architecture, NamedTensor
+from olm.convert.architectures.glm4moe import GLM_SPECIAL
 from olm.convert.keys import write_common
 from olm.convert.lazy import reshape, take, transpose
 from olm.convert.metadata import Metadata
 from olm.convert.names import NEXTN_NAMES
 from olm.convert.parts import interleave_rope
 from olm.convert.registry import register
-from olm.convert.vocab import Vocab
+from olm.convert.vocab import Vocab, with_special
 from olm.errors import CheckpointError
 
 __all__ = ["Deepseek", "Deepseek2", "Glm4MoeLite"]
@@ -183,3 +184,7 @@ class Glm4MoeLite(Deepseek2):
         n_next = self.hparams.integer("num_nextn_predict_layers", default=0)
         if n_next:
             meta.u32(".nextn_predict_layers", n_next)
+
+    def vocab(self) -> Vocab | None:
+        vocab = super().vocab()
+        return vocab and with_special(vocab, GLM_SPECIAL)

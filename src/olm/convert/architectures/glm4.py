@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 
@@ -11,9 +12,17 @@ from olm.convert.architecture import Architecture, NamedTensor
 from olm.convert.lazy import take
 from olm.convert.metadata import Metadata
 from olm.convert.registry import register
+from olm.convert.vocab import Vocab, with_special
 from olm.errors import CheckpointError
 
 __all__ = ["Glm4", "GlmOcr"]
+
+_SPECIAL: Final = {
+    "eos": "<|endoftext|>",
+    "eot": "<|user|>",
+    "unk": "<|endoftext|>",
+    "bos": "<|endoftext|>",
+}
 
 
 @register("Glm4ForCausalLM", "Glm4vForConditionalGeneration")
@@ -35,6 +44,11 @@ class Glm4(Architecture):
         if self.rope.sections and name.rpartition(".")[0].endswith(("q_proj", "k_proj")):
             tensor = _halves_of_neighbours(tensor, self.head_dim, self.n_rotated)
         yield name, tensor
+
+    def vocab(self) -> Vocab | None:
+        """Its tokenizer's files call neither the end nor a turn's end by name."""
+        vocab = super().vocab()
+        return vocab and with_special(vocab, _SPECIAL)
 
 
 def _halves_of_neighbours(projection: RowReader, head_dim: int, n_rotated: int) -> RowReader:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from olm.convert.architecture import Architecture
 from olm.convert.metadata import Metadata
 from olm.convert.registry import register
+from olm.convert.vocab import Vocab, with_special
 
-__all__ = ["Glm4Moe"]
+__all__ = ["GLM_SPECIAL", "Glm4Moe"]
+
+GLM_SPECIAL: Final[Mapping[str, str]] = {
+    "bos": "[gMASK]",
+    "eot": "<|user|>",
+    "unk": "<|endoftext|>",
+    "eom": "<|observation|>",
+}
+"""Special tokens of GLM from 4.5 on, which its tokenizer's files do not name."""
+
+_SOLAR_SPECIAL: Final = {
+    "eos": "<|endoftext|>",
+    "eot": "<|endoftext|>",
+    "unk": "<unk>",
+    "bos": "<|startoftext|>",
+}
 
 
 @register("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration", "SolarOpenForCausalLM")
@@ -41,3 +60,8 @@ class Glm4Moe(Architecture):
             meta.f32(".expert_weights_scale", scale)
         if "norm_topk_prob" in self.hparams:
             meta.flag(".expert_weights_norm", self.hparams.flag("norm_topk_prob"))
+
+    def vocab(self) -> Vocab | None:
+        vocab = super().vocab()
+        is_solar = self.hf_name == "SolarOpenForCausalLM"
+        return vocab and with_special(vocab, _SOLAR_SPECIAL if is_solar else GLM_SPECIAL)

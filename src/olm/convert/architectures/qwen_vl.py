@@ -46,7 +46,10 @@ class Qwen3Vl(Architecture):
 
     def write_keys(self, meta: Metadata) -> None:
         super().write_keys(meta)
-        _write_deepstack(self, meta)
+        if self.hf_name.startswith("Qwen3ASR"):
+            meta.u32(".n_deepstack_layers", 0)
+        else:
+            _write_deepstack(self, meta)
 
     def keep(self, name: str) -> str | None:
         return super().keep(name.replace("thinker.", ""))
