@@ -204,6 +204,27 @@ def test_push_shows_statuses(server: Canned, olm: Run) -> None:
     assert server.bodies("/api/push")[-1] == {"model": "mine", "insecure": True}
 
 
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        ("me/mine", "https://ollama.com/me/mine"),
+        ("me/mine:v2", "https://ollama.com/me/mine:v2"),
+        ("http://reg.example:5000/me/mine", "reg.example:5000/me/mine:latest"),
+    ],
+)
+def test_push_says_where_the_model_is(server: Canned, olm: Run, model: str, place: str) -> None:
+    server.on("POST", "/api/push", [{"status": "success"}])
+    assert olm("push", model).stdout == f"\nYou can find your model at:\n\n\t{place}\n"
+
+    server.on("POST", "/api/push", [{"error": "file does not exist"}])
+    assert olm("push", model).stdout == ""
+
+
+def test_an_archive_needs_a_path(olm: Run) -> None:
+    assert olm("export", "mine", "").stderr.startswith("Error: the archive needs a path")
+    assert olm("import", "").stderr.startswith("Error: the archive needs a path")
+
+
 def test_a_limit_is_sent_in_bytes(server: Canned, olm: Run) -> None:
     for command in ("pull", "push"):
         server.on("POST", f"/api/{command}", [{"status": "success"}])

@@ -65,3 +65,14 @@ def push_command(model: str, *, insecure: bool, limit_rate: int) -> None:
     """Upload MODEL to its registry."""
     body = _body(model, insecure=insecure, limit_rate=limit_rate)
     follow(Client(), "/api/push", body)
+    click.echo(f"\nYou can find your model at:\n\n\t{_whereabouts(model)}")
+
+
+def _whereabouts(model: str) -> str:
+    """Where a pushed model is to be found, as Ollama's `PushHandler` (cmd/cmd.go) tells it."""
+    from olm.store.names import ModelName
+
+    name = ModelName.parse(model)
+    if name.host.endswith((".ollama.ai", ".ollama.com")):
+        return f"https://ollama.com/{name.shortest.removesuffix(':latest')}"
+    return str(name)
