@@ -10,14 +10,13 @@ from pathlib import Path
 from types import ModuleType
 
 import gguf
-import numpy as np
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 DATA = REPO / "src" / "olm" / "data" / "tiny"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def make_gguf() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "make_gguf", REPO / "models" / "tiny" / "make_gguf.py"
@@ -34,6 +33,7 @@ def reader() -> gguf.GGUFReader:
     return gguf.GGUFReader(DATA / "tiny-q8_0.gguf")
 
 
+@pytest.mark.native
 def test_the_script_writes_exactly_the_committed_files(
     make_gguf: ModuleType, tmp_path: Path
 ) -> None:
@@ -95,11 +95,3 @@ def test_tokenizer_metadata_is_what_llama_cpp_needs(reader: gguf.GGUFReader) -> 
     assert tokens[values["tokenizer.ggml.eos_token_id"]] == "<|im_end|>"
     assert kinds[tokens.index("<|im_end|>")] == gguf.TokenType.CONTROL
     assert kinds[tokens.index("<tool_call>")] == gguf.TokenType.USER_DEFINED
-
-
-def test_rope_rows_of_a_head_are_interleaved(make_gguf: ModuleType) -> None:
-    rows = np.arange(16, dtype=np.float32).reshape(16, 1)  # two heads of eight rows
-
-    reordered = make_gguf._to_ggml_rope(rows, 2)
-
-    assert reordered[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
