@@ -100,7 +100,7 @@ def _all(file: ModelFile) -> dict[str, Floats]:
 def _model(checkpoint: OpenCheckpoint, tensors: Mapping[str, RowReader]) -> dict[str, Floats]:
     name, family = architecture_of(Hparams(checkpoint.config))
     bare = type(family.__name__, (family,), {"vocab": lambda _self: None})
-    return _all(bare(_Changed(checkpoint, tensors), name, Options("F32")).build())  # type: ignore[arg-type]  # readers without files
+    return _all(bare(_Changed(checkpoint, tensors), name, Options("F32")).build())
 
 
 def _factors(

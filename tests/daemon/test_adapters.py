@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
 import httpx2
 import pytest
@@ -51,14 +50,14 @@ def _post(daemon: Daemon, where: str, body: dict[str, object]) -> httpx2.Respons
 
 def _ask(daemon: Daemon, model: str, **options: object) -> str:
     settings = {"temperature": 0, "num_predict": N_NEW, "repeat_penalty": 1.0, "num_ctx": 512}
-    body = {
+    body: dict[str, object] = {
         "model": model,
         "prompt": reference(LORA)["text"],
         "raw": True,
         "stream": False,
         "options": {**settings, **options},
     }
-    reply = _post(daemon, "/api/generate", cast("dict[str, object]", body))
+    reply = _post(daemon, "/api/generate", body)
     assert reply.status_code == 200, reply.text
     return str(reply.json()["response"])
 
@@ -119,9 +118,14 @@ def test_openai_clients_choose_by_field(daemon: Daemon) -> None:
         "options": {"repeat_penalty": 1.0, "num_ctx": 512},
     }
 
+    choices: list[dict[str, object]] = [
+        {"lora": [{"id": 0, "scale": 1.0}]},
+        {"adapters": ["poet"]},
+        {"lora": []},
+    ]
     found = [
         _post(daemon, "/v1/completions", {**body, **more}).json()["choices"][0]["text"]
-        for more in ({"lora": [{"id": 0, "scale": 1.0}]}, {"adapters": ["poet"]}, {"lora": []})
+        for more in choices
     ]
 
     assert found[0] == found[1] != found[2]

@@ -6,18 +6,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 from native_kit import Ask
 
 from kit.hf import FIXTURES, reference
 from olm.chat.types import Sampling
 from olm.checkpoint.folder import open_checkpoint
+from olm.convert.lazy import constant
 from olm.convert.lora import plan_adapter
+from olm.convert.metadata import Metadata
+from olm.convert.model_file import ModelFile, OutTensor
 from olm.convert.run import convert
 from olm.convert.wire import Convert
 from olm.convert.writer import write_gguf
 from olm.gguf import read_header
-from olm.native.engine import Done, Engine, EngineOptions, Piece
+from olm.native.engine import Done, Embedding, Engine, EngineOptions, Piece
 from olm.native.handles import Model
 from olm.native.lib import AdapterFailed, InvalidArgument
 from olm.native.quantize import CancelFlag
@@ -178,3 +182,49 @@ def test_an_adapter_for_another_architecture_is_refused(
 
     with pytest.raises(AdapterFailed, match="arch"):
         Model.load(base, adapters=[(str(other), 1.0)])
+
+
+async def _vectors(engine: Engine, *requests: int) -> list[bytes]:
+    found: dict[int, bytes] = {}
+    while len(found) < len(requests):
+        for event in await engine.next_events():
+            assert isinstance(event, Embedding), event
+            found[event.request] = event.vectors
+    return [found[request] for request in requests]
+
+
+async def test_embeddings_are_computed_with_the_requests_adapters(engine: Engine) -> None:
+    """Also when requests with others wait in the same line."""
+    texts = [_prompt()[:9], _prompt()[3:20]]
+    alone = []
+    for scales in (ON, OFF):
+        alone += await _vectors(engine, engine.embed(texts, adapters=scales))
+
+    requests = [engine.embed(texts, adapters=scales) for scales in (ON, OFF, ON, OFF)]
+    together = await _vectors(engine, *requests)
+
+    assert alone[0] != alone[1]
+    assert together == [*alone, *alone]
+
+
+def test_an_adapter_of_embeddings_that_are_the_output_is_refused(
+    backend: Path, tmp_path: Path
+) -> None:
+    """llama.cpp loads it, and ends the process at the first token."""
+    base, lora = tmp_path / "base.gguf", tmp_path / "lora.gguf"
+    sources = {path.name: str(path) for path in (FIXTURES / "llama-tied").iterdir()}
+    convert(Convert(target=str(base), files=sources), lambda _: None, CancelFlag())
+    meta = Metadata("llama")
+    meta.text("general.type", "adapter")
+    meta.text("adapter.type", "lora")
+    meta.f32("adapter.lora.alpha", 1)
+    shape = next(t.shape for t in read_header(base).tensors if t.name == "token_embd.weight")
+    factors = {"a": np.zeros((shape[1], 2)), "b": np.zeros((shape[0], 2))}
+    tensors = [
+        OutTensor(f"token_embd.weight.lora_{side}", constant(values), "F32")
+        for side, values in factors.items()
+    ]
+    write_gguf(ModelFile("adapter", meta, tensors), lora)
+
+    with pytest.raises(AdapterFailed, match="are this model's output as well"):
+        Model.load(base, adapters=[(str(lora), 1.0)])
