@@ -6,12 +6,13 @@ OLM_TEST_TRANSFER_MIB sets the size of the random model that goes there and back
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -21,7 +22,8 @@ import pytest
 from kit.certificates import Files, make_certificate
 from kit.daemon import Daemon, run_daemon
 from kit.docker_registry import LOGIN, PROGRAM, DockerRegistry, Mode, run_docker_registry
-from kit.registry import Registry, digest_of
+from olm.store.manifests import LICENSE, MODEL, Layer, config_layer, encode_manifest
+from olm.store.names import Digest
 from store.gguf_files import model
 
 N_MIB = int(os.environ.get("OLM_TEST_TRANSFER_MIB", "8"))
@@ -43,7 +45,7 @@ class Shop:
 
     daemon: Daemon
     files: Files
-    blobs: dict[str, bytes]
+    blobs: dict[str, int]
 
     def olm(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command that has to work."""
@@ -87,24 +89,46 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield Shop(daemon, files, blobs)
 
 
-def fill(store: Path) -> dict[str, bytes]:
-    """Put a model of three large layers into a store that no daemon has opened yet; returns its blobs by digest."""
+def fill(store: Path) -> dict[str, int]:
+    """Put a model of three large layers into a store that no daemon has opened yet; returns its blobs' sizes by digest."""
     rng = random.Random(1)
-    size = N_MIB * 1024 * 1024 // 3
-    layers = [
-        ("model", model() + rng.randbytes(size)),
-        ("license", rng.randbytes(size // 2).hex().encode()),
-        ("license", rng.randbytes(size // 2).hex().encode()),
-    ]
-    scratch = Registry()
-    manifest = scratch.add("big", layers, b'{"model_format":"gguf","model_family":"llama"}')
     (store / "blobs").mkdir(parents=True)
-    for digest, data in scratch.blobs.items():
-        (store / "blobs" / digest.replace(":", "-")).write_bytes(data)
+    layers = [
+        (MODEL, write_blob(store, model(), N_MIB // 3, lambda: rng.randbytes(1 << 20))),
+        (
+            LICENSE,
+            write_blob(store, b"", N_MIB // 3, lambda: rng.randbytes(1 << 19).hex().encode()),
+        ),
+        (
+            LICENSE,
+            write_blob(store, b"", N_MIB // 3, lambda: rng.randbytes(1 << 19).hex().encode()),
+        ),
+    ]
+    config = b'{"model_format":"gguf","model_family":"llama"}'
+    top = write_blob(store, config, 0, lambda: b"")
+    manifest = encode_manifest(
+        config_layer(Digest.parse(top[0]), top[1]),
+        [Layer(media_type, *blob) for media_type, blob in layers],
+    )
     path = store / "manifests" / "registry.ollama.ai" / "library" / "big" / "latest"
     path.parent.mkdir(parents=True)
     path.write_bytes(manifest)
-    return scratch.blobs
+    return dict([top, *(blob for _, blob in layers)])
+
+
+def write_blob(
+    store: Path, head: bytes, n_pieces: int, piece: Callable[[], bytes]
+) -> tuple[str, int]:
+    temp = store / "temp"
+    with temp.open("wb+") as file:
+        file.write(head)
+        for _ in range(n_pieces):
+            file.write(piece())
+        size = file.tell()
+        file.seek(0)
+        hexes = hashlib.file_digest(file, "sha256").hexdigest()
+    temp.rename(store / "blobs" / f"sha256-{hexes}")
+    return f"sha256:{hexes}", size
 
 
 @pytest.fixture(params=["plain", "tls", "basic", "token"])
@@ -223,9 +247,10 @@ def test_a_model_imported_and_deleted_while_it_is_pulled_is_whole_at_the_end(
 
 
 def check_whole(shop: Shop) -> None:
-    for digest, data in shop.blobs.items():
-        assert shop.path(digest).read_bytes() == data
-        assert digest == digest_of(data)
+    for digest, size in shop.blobs.items():
+        with shop.path(digest).open("rb") as file:
+            assert "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() == digest
+            assert file.tell() == size
 
 
 def test_a_wrong_password_is_a_refusal_in_one_line(shop: Shop, tmp_path: Path) -> None:
