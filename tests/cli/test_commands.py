@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.canned import Canned, Run
+from cli.terminal import open_terminal
 from olm import __version__
 
 pytestmark = pytest.mark.slow
@@ -223,6 +224,13 @@ def test_push_says_where_the_model_is(server: Canned, olm: Run, model: str, plac
 def test_an_archive_needs_a_path(olm: Run) -> None:
     assert olm("export", "mine", "").stderr.startswith("Error: the archive needs a path")
     assert olm("import", "").stderr.startswith("Error: the archive needs a path")
+
+
+def test_an_archive_is_not_read_from_a_terminal(environment: dict[str, str]) -> None:
+    with open_terminal(environment, "import", "-") as terminal:
+        terminal.expect("Error: nobody types an archive: pipe it in, or name a file")
+
+        assert terminal.end() == 1
 
 
 def test_a_limit_is_sent_in_bytes(server: Canned, olm: Run) -> None:

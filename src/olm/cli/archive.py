@@ -60,6 +60,8 @@ def import_command(path: str, *, name: str) -> None:
         raise InvalidRequest("the archive needs a path, or - for standard input")
     client = Client()
     if path == "-":
+        if sys.stdin.isatty():
+            raise InvalidRequest("nobody types an archive: pipe it in, or name a file")
         _upload(client, name, sys.stdin.buffer)
         return
     if client.is_local:
