@@ -111,21 +111,37 @@ def test_the_api_converts_uploads_with_ollamas_statuses(daemon: Daemon) -> None:
     assert stored(daemon) == referenced(daemon)
 
 
-def test_one_pass_and_two_give_the_same_weights(daemon: Daemon, tmp_path: Path) -> None:
-    made(daemon, "same", FIXTURES / "llama-tied", "-q", "f16")
-    (tmp_path / "Modelfile").write_text("FROM same\n")
-    said = made(daemon, "two", tmp_path, "-q", "q8_0")
-    made(daemon, "same", FIXTURES / "llama-tied", "-q", "F16")
-    made(daemon, "one", FIXTURES / "llama-tied", "-q", "Q8_0", "--tensor-type", "attn_q=f16")
+def weights_of(daemon: Daemon, name: str, tag: str) -> str:
+    path = daemon.home / "models/manifests/registry.ollama.ai/library" / name / tag
+    layers = json.loads(path.read_text())["layers"]
+    return next(str(layer["digest"]) for layer in layers if layer["mediaType"].endswith(".model"))
+
+
+def test_one_pass_and_two_give_the_same_bytes(daemon: Daemon, tmp_path: Path) -> None:
+    made(daemon, "same:plain", FIXTURES / "qwen2")
+    (tmp_path / "Modelfile").write_text("FROM same:plain\n")
+    said = made(daemon, "same:two", tmp_path, "-q", "q8_0")
+    made(daemon, "same:one", FIXTURES / "qwen2", "-q", "Q8_0")
 
     assert "quantizing F16 model to Q8_0" in said
-    assert [level(daemon, name) for name in ("same", "two", "one")] == ["F16", "Q8_0", "Q8_0"]
-    types = {
-        str(tensor["name"]): tensor["type"]
-        for tensor in cast("list[dict[str, object]]", _verbose(daemon, "one")["tensors"])
-    }
+    assert [level(daemon, f"same:{tag}") for tag in ("plain", "two", "one")] == [
+        "F16",
+        "Q8_0",
+        "Q8_0",
+    ]
+    assert weights_of(daemon, "same", "one") == weights_of(daemon, "same", "two")
+    assert says_what_transformers_says(daemon, "same:plain", "qwen2")
+
+
+def test_single_tensors_get_a_type_of_their_own(daemon: Daemon) -> None:
+    flags = ["-q", "q4_K_M", "--tensor-type", "attn_q=f16", "--tensor-type", "attn_=q8_0"]
+    made(daemon, "mixed", FIXTURES / "qwen2", *flags)
+
+    tensors = cast("list[dict[str, object]]", _verbose(daemon, "mixed")["tensors"])
+    types = {str(tensor["name"]): tensor["type"] for tensor in tensors}
     assert types["blk.0.attn_q.weight"] == "F16"
     assert types["blk.0.attn_k.weight"] == "Q8_0"
+    assert level(daemon, "mixed") == "Q4_K_M"
 
 
 def _verbose(daemon: Daemon, name: str) -> dict[str, object]:
@@ -186,6 +202,7 @@ def test_a_draft_is_kept_beside_its_model_which_runs_without_it(
     config = json.loads(blob.read_text())
     assert config["draft"] == {"model_format": "gguf", "architecture": "llama"}
     assert config["requires"] == "0.14.0"
+    assert "\nDRAFT /" in str(show(daemon, "drafted")["modelfile"])
 
 
 def test_info_is_what_the_model_says_of_itself(daemon: Daemon) -> None:

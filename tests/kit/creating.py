@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
+import attrs
 import httpx2
 
 from kit.daemon import Daemon
 from kit.hf import FIXTURES
+from olm.cli.main import main
 
 __all__ = [
+    "Done",
     "answer",
     "children",
     "copy_checkpoint",
@@ -35,16 +39,26 @@ __all__ = [
 Body = Mapping[str, object]
 
 
-def olm(daemon: Daemon, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    return subprocess.run(
-        [sys.executable, "-m", "olm", *args],
-        cwd=cwd,
-        env={**os.environ, **daemon.env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@attrs.frozen
+class Done:
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def olm(daemon: Daemon, *args: str, cwd: Path) -> Done:
+    """Run the command line against a daemon, in this process: starting one for each takes longer than most of what is done."""
+    out, err = io.StringIO(), io.StringIO()
+    with ExitStack() as stack:
+        stack.enter_context(chdir(cwd))
+        stack.enter_context(patch.dict(os.environ, daemon.env))
+        stack.enter_context(patch.object(sys, "argv", ["olm", *args]))
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        status = main()
+    return Done(status, out.getvalue(), err.getvalue())
 
 
 def upload(daemon: Daemon, data: bytes) -> str:

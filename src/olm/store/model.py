@@ -17,6 +17,7 @@ from olm.store.catalog import Entry
 from olm.store.index import FactsIndex
 from olm.store.manifests import (
     ADAPTER,
+    DRAFT,
     LICENSE,
     MESSAGES,
     MODEL,
@@ -51,7 +52,8 @@ class Model:
 
     `parent` is the model its weights were inherited from; `prefers_go_template`: prompts are made with the Go template;
     `is_rendered`: with it, or by a named renderer or parser, and not by the GGUF's own template; `parts`: the blobs of
-    weights that are split, in order, `weights` being the first of them.
+    weights that are split, in order, `weights` being the first of them; `drafts`: kept for whoever speculates with them, and
+    not looked at.
     """
 
     entry: Entry
@@ -72,6 +74,7 @@ class Model:
     licenses: tuple[str, ...]
     capabilities: tuple[str, ...]
     parts: tuple[Digest, ...] = ()
+    drafts: tuple[Path, ...] = ()
 
 
 def read_model(
@@ -126,6 +129,7 @@ def read_model(
         parent=layers[0].from_,
         projectors=tuple(blobs.path(layer.blob) for layer in manifest.of_type(PROJECTOR)),
         adapters=tuple(blobs.path(layer.blob) for layer in manifest.of_type(ADAPTER)),
+        drafts=tuple(blobs.path(layer.blob) for layer in manifest.of_type(DRAFT)),
         adapter_names=tuple(layer.name for layer in manifest.of_type(ADAPTER)),
         template=_texts(templates, blobs)[-1] if templates else "",
         prefers_go_template=uses_go_template(sources),

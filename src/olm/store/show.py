@@ -35,6 +35,8 @@ def _commands(model: Model) -> Iterator[Command]:
         yield Command("from", str(path))
     for path in model.adapters:
         yield Command("adapter", str(path))
+    for path in model.drafts:
+        yield Command("draft", str(path))
     for path in model.projectors:
         yield Command("from", str(path))
     for name, text in (
