@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cli.canned import Canned, Run
 from olm.cli.create import create_body
-from olm.cli.sources import find_sources
+from olm.cli.sources import find_sources, named_files
 from olm.errors import CheckpointError, InvalidRequest
 from olm.modelfile import parse_modelfile, spec_of
 
@@ -236,3 +237,95 @@ def test_create_shows_the_servers_error(server: Canned, olm: Run, tmp_path: Path
 
     assert done.stderr.splitlines()[-2:] == ["parsing GGUF", "Error: unknown type"]
     assert done.returncode == 1
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint in the folder that commands run in."""
+    fixture = Path(__file__).parents[1] / "fixtures/hf/llama-untied"
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        shutil.copy(fixture / name, tmp_path / name)
+    return tmp_path
+
+
+def digest_of(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_a_checkpoint_is_its_weights_and_what_lies_beside_them(checkpoint: Path) -> None:
+    (checkpoint / "model.fp32.bin").write_bytes(b"others")
+    (checkpoint / "notes.md").write_text("others")
+    (checkpoint / "onnx").mkdir()
+    (checkpoint / "onnx" / "model.bin").write_bytes(b"others")
+    (checkpoint / "1_Pooling").mkdir()
+    (checkpoint / "1_Pooling" / "config.json").write_text("{}")
+    names = ["1_Pooling/config.json", "config.json", "model.safetensors", "tokenizer.json"]
+
+    for value in (".", "model.safetensors"):
+        found = find_sources([value], checkpoint)
+        assert sorted(name for name, _ in named_files(found.files)) == names
+        assert found.weights == {checkpoint / "model.safetensors"}
+
+
+@pytest.mark.slow
+def test_create_tells_a_server_here_where_weights_are_and_uploads_the_rest(
+    server: Canned, olm: Run, checkpoint: Path
+) -> None:
+    small = {name: digest_of(checkpoint / name) for name in ("config.json", "tokenizer.json")}
+    for digest in small.values():
+        server.on("HEAD", f"/api/blobs/{digest}", None, 200)
+    server.on("POST", "/api/create", [{"status": "success"}])
+
+    flags = ["-q", "q4_K_M", "--tensor-type", "blk.[0-3]=x=q8_0", "--tensor-type", "attn=f16"]
+    assert olm("create", "mine", *flags).returncode == 0
+    assert server.bodies("/api/create") == [
+        {
+            "model": "mine",
+            "quantize": "q4_K_M",
+            "tensor_types": {"blk.[0-3]=x": "q8_0", "attn": "f16"},
+            "links": {"model.safetensors": str(checkpoint / "model.safetensors")},
+            "files": small,
+        }
+    ]
+
+
+@pytest.mark.slow
+def test_create_uploads_weights_that_the_server_cannot_read(
+    server: Canned, olm: Run, checkpoint: Path
+) -> None:
+    files = {path.name: digest_of(path) for path in checkpoint.iterdir()}
+    for digest in files.values():
+        server.on("HEAD", f"/api/blobs/{digest}", None, 200)
+    server.on("POST", "/api/create", {"error": "the server does not see the file x"}, 400)
+
+    done = olm("create", "mine")
+
+    first, second = server.bodies("/api/create")
+    assert "links" in first
+    assert "links" not in second
+    assert second["files"] == files
+    assert done.stderr.splitlines()[-1] == "Error: the server does not see the file x"
+
+    server.on("POST", "/api/create", {"error": "invalid model name"}, 400)
+    olm("create", "mine")
+    assert len(server.bodies("/api/create")) == 3  # another error is no reason to try again
+
+
+@pytest.mark.slow
+def test_create_says_what_options_are_for(server: Canned, olm: Run, checkpoint: Path) -> None:
+    alone = olm("create", "x", "--tensor-type", "a=f16")
+    odd = olm("create", "x", "-q", "q8_0", "--tensor-type", "f16")
+    (checkpoint / "m.dat").write_bytes(GGUF)
+    server.on("HEAD", f"/api/blobs/{DIGEST}", None, 200)
+    server.on("POST", "/api/create", [{"status": "success"}])
+    (checkpoint / "Modelfile").write_text("FROM base\n")
+
+    assert "say --quantize, too" in alone.stderr
+    assert "--tensor-type is REGEX=TYPE, not 'f16'" in odd.stderr
+    assert olm("create", "x", "-q", "iq2_xs", "--imatrix", "m.dat").returncode == 0
+    assert server.bodies("/api/create")[-1] == {
+        "model": "x",
+        "quantize": "iq2_xs",
+        "imatrix": {"m.dat": DIGEST},
+        "from": "base",
+    }
