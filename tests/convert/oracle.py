@@ -38,6 +38,7 @@ __all__ = [
     "folder_of",
     "is_runnable",
     "run_once",
+    "scores_of",
     "without_words",
 ]
 
@@ -166,6 +167,11 @@ def differences(name: str, temp: Path) -> Iterator[str]:
                         yield f"{type_name} {tensor}: wanted {digests[place]}, found {digest(tensor, *found[tensor])}"
 
 
+def scores_of(name: str) -> Sequence[float]:
+    """What Transformers makes of `TOKENS`, where the checkpoint is a classifier; else nothing."""
+    return _answer(name).get("scores", ())
+
+
 def is_runnable(name: str) -> bool:
     """Whether the answer says that llama.cpp can run the model: some need a real vocabulary, some are parts of others."""
     answer = _answer(name)
@@ -186,6 +192,8 @@ def without_words(file: ModelFile) -> ModelFile:
 
 def run_once(path: Path) -> NDArray[np.float32]:
     """Run a few tokens: logits after the last, or the hidden state of each for what only embeds."""
+    from oracle_weights import TOKENS
+
     from kit.hf import logits_after
     from olm.gguf import read_header
     from olm.native.engine import Engine, EngineOptions
@@ -195,12 +203,12 @@ def run_once(path: Path) -> NDArray[np.float32]:
     architecture = header.text("general.architecture")
     is_causal = header.values.get(f"{architecture}.attention.causal", True)
     pools = f"{architecture}.pooling_type" in header.values
-    tokens = [3, 5, 7, 1]
+    tokens = list(TOKENS)
     with Model.load(path) as model:
         if is_causal and model.info.has_decoder and not pools:
             return logits_after(model, tokens)
         with Engine(model, EngineOptions(n_ctx=64, n_parallel=1, n_threads=1)) as engine:
-            engine.embed([tokens])
+            engine.embed([tokens], normalize=False)
 
             async def wait() -> bytes:
                 while True:

@@ -435,7 +435,6 @@ CASES = [
         name="bert-reranker",
         hf_name="BertForSequenceClassification",
         config={**_BERT, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
-        not_run="its score needs the pooler",
     ),
     Tiny(
         name="camembert",

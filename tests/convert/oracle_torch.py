@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from conversion import get_model_class  # noqa: E402
 from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture  # noqa: E402
-from oracle_weights import digest, write_folder  # noqa: E402
+from oracle_weights import TOKENS, digest, write_folder  # noqa: E402
 
 FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 KEPT = ("architecture", "type", "file_type", "quantization_version")
@@ -127,6 +127,13 @@ def answer_of(folder: Path, *, is_projector: bool) -> dict:
     return {"keys": keys, "tensors": tensors}
 
 
+def scores_of(case: dict, folder: Path) -> list[float]:
+    """What Transformers says of a few tokens."""
+    model = getattr(transformers, case["hf_name"]).from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return model(torch.tensor([TOKENS])).logits[0].tolist()
+
+
 load_hparams = ModelBase.load_hparams
 
 
@@ -150,6 +157,8 @@ def main() -> None:
                 answer |= {key: case[key] for key in ("files", "tokenizer", "not_run")}
                 if case["has_model"]:
                     answer["model"] = answer_of(folder, is_projector=False)
+                if case["hf_name"].endswith("ForSequenceClassification"):
+                    answer["scores"] = scores_of(case, folder)
                 if case["has_projector"]:
                     answer["projector"] = answer_of(folder, is_projector=True)
             except Exception:

@@ -16,7 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["digest", "weights", "write_folder"]
+__all__ = ["TOKENS", "digest", "weights", "write_folder"]
+
+TOKENS = (3, 5, 7, 9)
+"""What tiny models are run with."""
 
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "I32": np.int32}
 

@@ -50,7 +50,7 @@ def _embeddings(model: Model, inputs: Sequence[Sequence[int]]) -> NDArray[np.flo
                 assert isinstance(event, Embedding), event
                 return event
 
-    options = EngineOptions(n_ctx=512 * len(inputs), n_parallel=len(inputs), n_threads=2)
+    options = EngineOptions(n_ctx=512 * len(inputs), n_parallel=len(inputs), n_threads=1)
     with Engine(model, options) as engine:
         answer = trio.run(ask, engine)
     return np.frombuffer(answer.vectors, np.float32).reshape(answer.n_vectors, answer.n_embd)

@@ -19,6 +19,7 @@ from olm.convert.vocab import Vocab
 __all__ = ["Bert", "DistilBert", "Roberta", "class_labels"]
 
 _DISTIL_EPS: Final = 1e-12  # written into DistilBERT's code
+_RANK: Final = 4  # llama_pooling_type
 _POSITIONS: Final = "embeddings.position_embeddings.weight"
 
 
@@ -36,16 +37,27 @@ def _number(key: str) -> tuple[int, str]:
 
 @register("BertModel", "BertForMaskedLM", "BertForSequenceClassification", "CamembertModel")
 class Bert(Architecture):
-    """Looks both ways. Heads for pre-training go; those of a classifier stay."""
+    """Looks both ways. Heads for pre-training go; those of a classifier stay, and its pooler, without which scores are wrong.
+
+    In both llama.cpp's converter differs: it says nothing of ranking, and drops the pooler.
+    """
 
     gguf_name = "bert"
     prefix = "bert."
+    has_tanh_head = True
     skipped = r"^embeddings\.position_ids$|^cls\.predictions|^cls\.seq_relationship|^lm_head\."
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it scores texts, in the way that llama.cpp computes it."""
+        return self.has_tanh_head and self.hf_name.endswith("ForSequenceClassification")
 
     def write_keys(self, meta: Metadata) -> None:
         super().write_keys(meta)
         meta.flag(".attention.causal", value=False)
         write_pooling(meta, self.checkpoint, self.hparams)
+        if self.is_classifier:
+            meta.u32(".pooling_type", _RANK)
         labels = class_labels(self.hparams)
         if labels:
             meta.texts(".classifier.output_labels", labels)
@@ -57,20 +69,23 @@ class Bert(Architecture):
         elif name.endswith(".beta"):
             name = f"{name.removesuffix('.beta')}.bias"
         if name.startswith("pooler.dense."):
-            return None
+            return name if self.is_classifier else None
         return super().keep(name)
 
     def modify(self, name: str, tensor: RowReader) -> Iterable[NamedTensor]:
         if name in ("classifier.weight", "classifier.bias"):
             name = name.replace("classifier", "classifier.out_proj")
+        elif name.startswith("pooler.dense."):
+            name = name.replace("pooler.dense", "classifier.dense")
         yield name, tensor
 
 
 @register("DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification")
 class DistilBert(Bert):
-    """Half the layers, no token types."""
+    """Half the layers, no token types. Its classifiers have another function in their head than llama.cpp computes."""
 
     prefix = "distilbert."
+    has_tanh_head = False
     skipped = rf"{Bert.skipped}|^vocab_"
 
     def write_keys(self, meta: Metadata) -> None:
