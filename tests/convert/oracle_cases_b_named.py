@@ -139,6 +139,20 @@ _MIXER = {
     "mixer.norm.weight": [64],
     "mixer.out_proj.weight": [32, 64],
 }
+_MIXER_ATTENTION = {
+    "mixer.q_proj.weight": [32, 32],
+    "mixer.k_proj.weight": [16, 32],
+    "mixer.v_proj.weight": [16, 32],
+    "mixer.o_proj.weight": [32, 32],
+}
+_MIXER_EXPERTS = {
+    "mixer.gate.weight": [4, 32],
+    "mixer.gate.e_score_correction_bias": [4],
+    "mixer.shared_experts.up_proj.weight": [16, 32],
+    "mixer.shared_experts.down_proj.weight": [32, 16],
+    **{f"mixer.experts.{i}.up_proj.weight": [16, 32] for i in range(4)},
+    **{f"mixer.experts.{i}.down_proj.weight": [32, 16] for i in range(4)},
+}
 
 CASES = [
     Tiny(
@@ -323,18 +337,42 @@ CASES = [
         tensors=layers({"norm.weight": [32]}, 3, "backbone.layers")
         | layers(_MIXER, 1, "backbone.layers")
         | ends(norm="backbone.norm_f.weight", embedding="backbone.embeddings.weight")
-        | {
-            "backbone.layers.1.mixer.q_proj.weight": [32, 32],
-            "backbone.layers.1.mixer.k_proj.weight": [16, 32],
-            "backbone.layers.1.mixer.v_proj.weight": [16, 32],
-            "backbone.layers.1.mixer.o_proj.weight": [32, 32],
-            "backbone.layers.2.mixer.gate.weight": [4, 32],
-            "backbone.layers.2.mixer.gate.e_score_correction_bias": [4],
-            "backbone.layers.2.mixer.shared_experts.up_proj.weight": [16, 32],
-            "backbone.layers.2.mixer.shared_experts.down_proj.weight": [32, 16],
-            **{f"backbone.layers.2.mixer.experts.{i}.up_proj.weight": [16, 32] for i in range(4)},
-            **{f"backbone.layers.2.mixer.experts.{i}.down_proj.weight": [32, 16] for i in range(4)},
+        | {f"backbone.layers.1.{n}": s for n, s in _MIXER_ATTENTION.items()}
+        | {f"backbone.layers.2.{n}": s for n, s in _MIXER_EXPERTS.items()},
+    ),
+    Tiny(
+        name="nemotron-h-next",
+        hf_name="NemotronHForCausalLM",
+        config={
+            **SIZES,
+            **_EXPERTS,
+            "num_hidden_layers": 1,
+            "hybrid_override_pattern": "E",
+            "head_dim": 8,
+            "mamba_head_dim": 8,
+            "mamba_num_heads": 8,
+            "n_groups": 2,
+            "ssm_state_size": 16,
+            "conv_kernel": 4,
+            "layer_norm_epsilon": 1e-5,
+            "rms_norm_eps": 1e-5,
+            "moe_shared_expert_intermediate_size": 16,
+            "num_nextn_predict_layers": 1,
         },
+        tensors=layers({"norm.weight": [32]}, 1, "backbone.layers")
+        | ends(norm="backbone.norm_f.weight", embedding="backbone.embeddings.weight")
+        | {f"backbone.layers.0.{n}": s for n, s in _MIXER_EXPERTS.items()}
+        | layers(_MIXER_ATTENTION, 1, "mtp.layers")
+        | {f"mtp.layers.1.{n}": s for n, s in _MIXER_EXPERTS.items()}
+        | {
+            "mtp.layers.0.norm.weight": [32],
+            "mtp.layers.0.enorm.weight": [32],
+            "mtp.layers.0.hnorm.weight": [32],
+            "mtp.layers.0.eh_proj.weight": [32, 64],
+            "mtp.layers.1.norm.weight": [32],
+            "mtp.layers.1.final_layernorm.weight": [32],
+        },
+        not_run="it has neither mixer",
     ),
     Tiny(
         name="qwen2.5-vl",

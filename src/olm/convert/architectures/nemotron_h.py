@@ -29,6 +29,10 @@ _KINDS: Final = {
     "linear_attention": "mamba",
     "full_attention": "attention",
 }
+_NAMES: Final = {
+    **NEXTN_NAMES,
+    "model.layers.{bid}.post_attention_layernorm": "blk.{bid}.post_attention_norm",
+}
 _MTP: Final = {
     "mtp.layers.0.enorm.weight": "enorm.weight",
     "mtp.layers.0.hnorm.weight": "hnorm.weight",
@@ -43,7 +47,7 @@ class NemotronH(Architecture):
     """One mixer in each layer. The head that predicts a further token becomes one layer behind the others."""
 
     gguf_name = "nemotron_h"
-    names = NEXTN_NAMES
+    names = _NAMES
 
     @property
     def is_moe(self) -> bool:
@@ -97,8 +101,10 @@ class NemotronH(Architecture):
         meta.i32s(
             ".attention.head_count_kv", [self.n_kv_heads if here else 0 for here in is_attention]
         )
-        meta.flag(".rope.scaling.finetuned", value=False)
-        meta.u32(".context_length", _CONTEXT_LENGTH)
+        has_mamba = "mamba" in self.kinds
+        meta.flag(".rope.scaling.finetuned", value=not has_mamba)
+        if has_mamba:
+            meta.u32(".context_length", _CONTEXT_LENGTH)
         meta.u32(".attention.key_length", head_dim)
         meta.u32(".attention.value_length", head_dim)
         if self.is_moe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import Architecture, NamedTensor
@@ -10,8 +11,11 @@ from olm.convert.architectures.qwen_moe import Qwen2Moe
 from olm.convert.lazy import transpose
 from olm.convert.metadata import Metadata
 from olm.convert.registry import register
+from olm.convert.vocab import Vocab, with_special
 
 __all__ = ["Qwen2Vl", "Qwen3Vl", "Qwen3VlMoe"]
+
+_OMNI_SPECIAL: Final = {"bos": "<|im_end|>", "eos": "<|im_end|>"}  # its files name none
 
 
 @register(
@@ -54,6 +58,11 @@ class Qwen3Vl(Architecture):
     def keep(self, name: str) -> str | None:
         return super().keep(name.replace("thinker.", ""))
 
+    def vocab(self) -> Vocab | None:
+        vocab = super().vocab()
+        is_asr = self.hf_name.startswith("Qwen3ASR")
+        return with_special(vocab, _OMNI_SPECIAL) if vocab and is_asr else vocab
+
 
 @register("Qwen3VLMoeForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration")
 class Qwen3VlMoe(Qwen2Moe):
@@ -70,6 +79,11 @@ class Qwen3VlMoe(Qwen2Moe):
 
     def keep(self, name: str) -> str | None:
         return super().keep(name.replace("thinker.", ""))
+
+    def vocab(self) -> Vocab | None:
+        vocab = super().vocab()
+        is_omni = self.hf_name.startswith("Qwen3Omni")
+        return with_special(vocab, _OMNI_SPECIAL) if vocab and is_omni else vocab
 
     def modify(self, name: str, tensor: RowReader) -> Iterable[NamedTensor]:
         stem = name.removesuffix(".weight")
