@@ -197,7 +197,7 @@ def test_readers_that_leave_and_paths_that_cannot_be(
     assert piped.stdout.strip() == b"100"
     assert piped.stderr == b""
     assert [text.count("\n") for text in answers.values()] == [1, 1, 1, 1]
-    words = ["no such file or directory", "with something in it", "inside the model", "-"]
+    words = ["there is no folder", "with something in it", "inside the model", "-"]
     assert all(word in text for word, text in zip(words, answers.values(), strict=True))
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "full", tmp_path / "full" / "mine"]
 

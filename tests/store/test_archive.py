@@ -144,6 +144,36 @@ async def test_failures_name_the_model_and_the_blob(shop: Shop, tmp_path: Path) 
     assert os.listdir(tmp_path) == ["models"]
 
 
+async def test_an_archive_may_be_named_by_a_link_and_its_files_may_be_none(
+    shop: Shop, other: Shop, tmp_path: Path
+) -> None:
+    await put_model(shop, "m", b"weights")
+    await exported(shop, tmp_path / "x.tar", "m")
+    await exported(shop, f"{tmp_path}/folder/", "m")
+    (tmp_path / "link").symlink_to(tmp_path / "x.tar")
+    index = tmp_path / "folder" / "index.json"
+    index.rename(tmp_path / "index.json")
+    index.symlink_to(tmp_path / "index.json")
+
+    with pytest.raises(InvalidRequest, match=r"index\.json is a link; only files are taken"):
+        await imported(other, tmp_path / "folder")
+    assert (await imported(other, tmp_path / "link"))[-1].status == "success"
+
+
+@pytest.mark.parametrize("name", ["none.tar", "none/x.tar", "x" * 300, "x.tar/y.tar"])
+async def test_paths_that_lead_nowhere_are_the_clients_mistake_or_one_line(
+    shop: Shop, tmp_path: Path, name: str
+) -> None:
+    await put_model(shop, "m", b"weights")
+    await exported(shop, tmp_path / "x.tar", "m")
+
+    with pytest.raises(OlmError, match=r"^cannot read .*: (no such file|file name too|not a dir)"):
+        await imported(shop, tmp_path / name)
+    if name != "none.tar":
+        with pytest.raises(OlmError, match=r"there is no folder|file name too long"):
+            await exported(shop, tmp_path / name, "m")
+
+
 @pytest.mark.parametrize("path", ["out.tar", "/x/../out.tar", "/tmp/\0"])
 async def test_bad_paths_are_refused(shop: Shop, path: str) -> None:
     with pytest.raises(InvalidRequest, match="absolute"):

@@ -222,9 +222,12 @@ def _checked_path(text: str) -> Path:
 
 
 def _open_target(request: ExportRequest, path: Path, root: Path) -> Target:
-    if path.parent.resolve().is_relative_to(root.resolve()):
-        raise InvalidRequest(f"{path} is inside the model store")
-    is_folder = request.path.endswith("/") or path.is_dir()
+    with disk_errors(f"write {path}"):
+        if path.parent.resolve().is_relative_to(root.resolve()):
+            raise InvalidRequest(f"{path} is inside the model store")
+        if not path.parent.is_dir():
+            raise InvalidRequest(f"cannot write {path}: there is no folder {path.parent}")
+        is_folder = request.path.endswith("/") or path.is_dir()
     if is_folder and request.compress:
         raise InvalidRequest(f"{path} is a folder, and only a file can be compressed")
     return Target(path, is_folder=is_folder)

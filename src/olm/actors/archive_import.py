@@ -127,11 +127,11 @@ class _Hooks:
 
 def _open_archive(path: Path, files: ExitStack) -> Archive | Stream:
     """Look what there is at `path`; a file is closed with `files`."""
-    if path.is_dir():
-        return Folder(path)
-    fd = open_file(path)
-    files.callback(os.close, fd)
     with disk_errors(f"read {path}"):
+        if path.is_dir():
+            return Folder(path)
+        fd = open_file(path, follow=True)
+        files.callback(os.close, fd)
         stream = Stream.of_file(fd)
         if stream.is_compressed():
             return stream

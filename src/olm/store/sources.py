@@ -90,10 +90,16 @@ def layout_members(read: Read) -> Iterator[tuple[str, Header]]:
 # -- files and folders -----------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path) -> int:
-    """Open a file of an archive. Raises InvalidRequest for what is no plain file, StoreError."""
+def open_file(path: Path, *, follow: bool = False) -> int:
+    """Open an archive, for which links may be followed, or a file of one. Raises InvalidRequest, StoreError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
     with disk_errors(f"read {path}"):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        if path.is_symlink() and not follow:
+            raise InvalidRequest(f"{path} is a link; only files are taken")
+        try:
+            fd = os.open(path, flags)
+        except FileNotFoundError as exc:
+            raise InvalidRequest(f"cannot read {path}: no such file or directory") from exc
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise InvalidRequest(f"{path} is not a plain file")
