@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.daemon, pytest.mark.native, pytest.mark.slow]
 
 Json = dict[str, object]
 
-MAX_GAP_S = 2.0
+MAX_GAP_S = 4.0
 MAX_GAP_FRAC = 0.75
 """Generous: the machine may be busy. What is to be caught stops streams for as long as it runs itself, and runs long."""
 MAX_ERROR_CHARS = 2100
