@@ -26,7 +26,7 @@ class Nemotron(Architecture):
         super().write_keys(meta)
         hparams = self.hparams
         eps = hparams.number("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")
-        rotated = self.rope.full.number("partial_rotary_factor")
+        rotated = self.rope.full.number("partial_rotary_factor", default=0.5)
         meta.u32(".vocab_size", hparams.integer("vocab_size"))
         meta.f32(".attention.layer_norm_epsilon", eps)
         meta.u32(

@@ -97,6 +97,11 @@ class NemotronH(Architecture):
         is_attention = [kind == "attention" for kind in self.kinds] + [True] * self.n_next
         meta.u32(".vocab_size", hparams.integer("vocab_size"))
         meta.u32(".rope.dimension_count", self.head_dim)
+        if (
+            ".attention.layer_norm_rms_epsilon" not in meta
+        ):  # the first ones call it after another norm
+            eps = hparams.number("layer_norm_epsilon", default=1e-5)
+            meta.f32(".attention.layer_norm_rms_epsilon", eps)
         self._write_ssm(meta)
         meta.i32s(
             ".attention.head_count_kv", [self.n_kv_heads if here else 0 for here in is_attention]

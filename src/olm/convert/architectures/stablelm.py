@@ -24,7 +24,7 @@ class StableLm(Architecture):
     def write_keys(self, meta: Metadata) -> None:
         hparams = self.hparams
         n_embd = hparams.integer("hidden_size")
-        factor = self.rope.full.number("partial_rotary_factor")
+        factor = self.rope.full.number("partial_rotary_factor", default=0.25)
         meta.u32(".context_length", hparams.integer("max_position_embeddings"))
         meta.u32(".embedding_length", n_embd)
         meta.u32(".block_count", self.n_blocks)
