@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from olm.actors.sending import SendPace
 from olm.actors.store import Publish, Store, store_spec
 from olm.errors import CorruptStore, InvalidRequest, ModelNotFound
 from olm.registry.errors import RegistryError
+from olm.store.links import LinkRecord
+from olm.store.names import Digest
 from store.conftest import Shop
 from store.gguf_files import model
 
@@ -425,6 +428,20 @@ async def test_a_damaged_model_is_not_begun(
         await push(pushes, registry.name("good"))
 
     assert registry.requests == []
+
+
+async def test_a_linked_file_that_changed_is_told_from_a_blob_that_is_missing(
+    pushes: Shop, registry: Registry, tmp_path: Path
+) -> None:
+    digest, file = Digest.parse(digest_of(WEIGHTS)), tmp_path / "w.gguf"
+    file.write_bytes(WEIGHTS)
+    pushes.store.blobs.links.make(LinkRecord.of(digest, file, file.stat()))
+    await push(pushes, registry.name("good"))
+    check_arrived(registry)
+    os.truncate(file, 5)
+
+    with pytest.raises(CorruptStore, match=rf"blob {digest}: the linked file {file} changed since"):
+        await push(pushes, registry.name("good"))
 
 
 async def test_bytes_that_rotted_are_refused_by_the_registry(

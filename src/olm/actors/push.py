@@ -200,6 +200,9 @@ def _read_manifest(root: Path, model: ModelName) -> bytes:
 def _check_blobs(store: Store, layers: Iterable[Layer], what: str) -> None:
     """Blocking. Raises CorruptStore."""
     for layer in layers:
+        link = store.blobs.links.record(layer.blob)
+        if link is not None and (trouble := link.trouble()):
+            raise CorruptStore(f"{what}, blob {layer.digest}: {trouble}")
         size = store.blobs.size(layer.blob)
         if size is None:
             raise CorruptStore(f"{what}: blob {layer.digest} is missing from the store")
