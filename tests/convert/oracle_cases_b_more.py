@@ -39,6 +39,7 @@ _GLM4_LAYER = {
     "mlp.gate_up_proj.weight": [96, 32],
     "mlp.down_proj.weight": [32, 48],
 }
+_GLM_OCR_LAYER = {n: s for n, s in _GLM4_LAYER.items() if not n.endswith(".bias")}
 _EXAONE_MOE_ATTENTION = {**ATTENTION_LAYER, **_NORMED}
 _ERNIE_LAYER = {
     "input_layernorm.weight": [32],
@@ -179,7 +180,7 @@ CASES = [
             },
             "vision_config": {"depth": 1},
         },
-        tensors=layers(_GLM4_LAYER, 3, stem="model.language_model.layers")
+        tensors=layers(_GLM_OCR_LAYER, 3, stem="model.language_model.layers")
         | _NESTED_ENDS
         | {
             "model.language_model.layers.2.eh_proj.weight": [32, 64],

@@ -51,7 +51,7 @@ def _planned(
     typed = {name: s if isinstance(s[0], str) else ["F32", *s] for name, s in tensors.items()}
     write_folder(folder, {**config, "architectures": [hf_name]}, typed, {})
     with open_checkpoint(folder) as checkpoint:
-        file = build(checkpoint)["model"]
+        file = build(checkpoint, has_projector=False)["model"]
         write_gguf(without_words(file), folder / "model.gguf")
         return file, {tensor.name: read_all(tensor.reader) for tensor in file.tensors}
 
