@@ -95,6 +95,17 @@ def test_a_folder_becomes_a_model_that_answers_as_transformers_does(
     assert stored(daemon) == referenced(daemon)  # what was uploaded is gone
 
 
+def test_small_files_share_a_line_and_may_be_empty(daemon: Daemon, tmp_path: Path) -> None:
+    folder = copy_checkpoint("llama-tied", tmp_path)
+    (folder / "empty.txt").write_text("")
+    n_small = len(list(folder.iterdir())) - 1
+
+    said = made(daemon, "small", folder).splitlines()
+
+    assert said[1] == f"copying {n_small} small files"
+    assert said[2].startswith("reading model.safetensors in place")
+
+
 def test_the_api_converts_uploads_with_ollamas_statuses(daemon: Daemon) -> None:
     files = upload_folder(daemon, FIXTURES / "llama-untied")
 

@@ -31,6 +31,8 @@ DEFAULT_MODELFILE: Final = "Modelfile"
 HASH_PIECE: Final = 1 << 20
 MAX_HASHERS: Final = 8
 """More only wait for the disk."""
+MANY_FILES: Final = 4
+SMALL_BYTES: Final = 1 << 20
 _LINKED: Final = ("files", "adapters")
 # How a server says that it cannot take a file where it is; Ollama does not know `links` at all.
 _REFUSALS: Final = ("the server ", "neither 'from' or 'files'", "a path can be named from")
@@ -47,34 +49,53 @@ def upload_files(client: Client, paths: Sequence[Path], progress: Progress) -> d
 
 def upload_named(client: Client, named: Mapping[str, Path], progress: Progress) -> dict[str, str]:
     """As `upload_files`, of files that have names. They are hashed in parallel, and uploaded in order."""
-    shown = [(path, progress.spinner(f"hashing file {path.name}", 0.0)) for path in named.values()]
+    small = _small(named)
+    together = progress.spinner(f"copying {len(small)} small files") if small else None
+
+    def spinner(path: Path, message: str) -> Spinner:
+        # One that nobody sees, for files that share a line.
+        return Spinner(message, 0.0, 0.0) if path in small else progress.spinner(message, 0.0)
+
+    shown = [(path, spinner(path, f"hashing file {path.name}")) for path in named.values()]
     digests: dict[str, str] = {}
     is_over = Event()
     with ThreadPoolExecutor(max(min(len(named), os.cpu_count() or 1, MAX_HASHERS), 1)) as threads:
         hashed = [threads.submit(_digest, *item, progress, is_over) for item in shown]
         try:
-            for (name, path), digest in zip(named.items(), hashed, strict=True):
-                digests[name] = _upload(client, path, digest.result(), progress)
+            for (name, path), done in zip(named.items(), hashed, strict=True):
+                digest = digests[name] = done.result()
+                if not client.exists(f"/api/blobs/{digest}"):
+                    sending = spinner(path, f"copying file {digest}")
+                    _upload(client, path, digest, sending)
+                    progress.finish(sending)
         finally:
             is_over.set()  # after Ctrl-C nobody waits for gigabytes to be hashed
+    if together:
+        progress.finish(together)
     return digests
 
 
-def _upload(client: Client, path: Path, digest: str, progress: Progress) -> str:
-    where = f"/api/blobs/{digest}"
-    if client.exists(where):
-        return digest
+def _small(named: Mapping[str, Path]) -> set[Path]:
+    """Files that share a line, for there are many: the settings of a checkpoint."""
+    if len(named) < MANY_FILES:
+        return set()
+    small = set()
+    for path in named.values():
+        with _reading(path):
+            if path.stat().st_size < SMALL_BYTES:
+                small.add(path)
+    return small
+
+
+def _upload(client: Client, path: Path, digest: str, spinner: Spinner) -> None:
     with _reading(path):
         size_bytes = path.stat().st_size
-        spinner = progress.spinner(f"copying file {digest}", 0.0)
 
         def on_sent(sent_bytes: int) -> None:
-            spinner.done_frac = sent_bytes / size_bytes
+            spinner.done_frac = sent_bytes / max(size_bytes, 1)
 
         with path.open("rb", buffering=0) as file:
-            client.upload(where, file, size_bytes, on_sent)
-    progress.finish(spinner)
-    return digest
+            client.upload(f"/api/blobs/{digest}", file, size_bytes, on_sent)
 
 
 def _digest(path: Path, spinner: Spinner, progress: Progress, is_over: Event) -> str:
