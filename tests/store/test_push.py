@@ -294,6 +294,23 @@ async def test_blobs_are_sent_side_by_side(pushes: Shop, registry: Registry) -> 
     check_arrived(registry)
 
 
+async def test_pushes_of_one_model_at_once_send_it_once(pushes: Shop, registry: Registry) -> None:
+    done: list[list[Progress]] = []
+
+    async def one() -> None:
+        done.append(await push(pushes, registry.name("good")))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(one)
+
+    check = {digest_of(data): data for data in ALL}
+    assert check.items() <= registry.blobs.items()
+    assert registry.uploads.begun == 3
+    assert Counter(registry.uploads.spans).most_common(1)[0][1] == 1
+    assert [steps[-1].status for steps in done] == ["success"] * 3
+
+
 async def test_a_model_that_is_deleted_meanwhile_is_pushed_to_the_end(
     pushes: Shop, registry: Registry
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import attrs
 import trio
@@ -28,7 +29,7 @@ from olm.registry.errors import RegistryError, TryAgain
 from olm.registry.upload import Uploads, mount_source
 from olm.registry.upload_record import UploadRecord
 from olm.store.manifests import MANIFEST_TYPE, Layer, Manifest, ManifestStore, decode_manifest
-from olm.store.names import ModelName
+from olm.store.names import Digest, ModelName
 
 __all__ = ["PushJob", "Pushes"]
 
@@ -134,7 +135,8 @@ class PushJob(Actor):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_tell, told, layer, out, means.pace.progress_s)
             with self._about(layer):
-                await sending.run()
+                async with self._pushes.turn(record.base, layer.blob):
+                    await sending.run()
             nursery.cancel_scope.cancel("the blob is there")
         if told.n_told < layer.size:
             await out.send(_pushing(layer, layer.size))
@@ -231,6 +233,9 @@ class Pushes:
         factory=partial(trio.CapacityLimiter, _MAX_CONNECTIONS), init=False
     )
     _numbers: Iterator[int] = attrs.field(factory=partial(itertools.count, 1), init=False)
+    _turns: WeakValueDictionary[tuple[str, Digest], trio.Lock] = attrs.field(
+        factory=WeakValueDictionary, init=False
+    )
 
     @asynccontextmanager
     async def push(self, request: PushRequest) -> AsyncIterator[AsyncIterator[Progress]]:
@@ -246,6 +251,10 @@ class Pushes:
             self.supervisor, name, actor, _Run(), stop_within_s=_STOP_S
         ) as progress:
             yield progress
+
+    def turn(self, base: str, digest: Digest) -> trio.Lock:
+        """What whoever brings this blob to this repository holds; whoever comes later finds it there, or goes on."""
+        return self._turns.setdefault((base, digest), trio.Lock())
 
     def means(self, registry: Registry, rate: int) -> Means:
         """What one job uploads with."""
