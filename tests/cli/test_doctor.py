@@ -96,7 +96,7 @@ def test_a_server_looks_through_its_own_store(server: Canned, olm: Run) -> None:
     lines: list[object] = [
         {"status": "verifying 2 blobs", "total": 9, "completed": 4},
         {"status": "found", "finding": found},
-        {"status": "checked 1 models, 2 blobs, 9 B"},
+        {"status": "checked 1 model, 2 blobs, 9 B in /srv/models"},
         {"status": "success"},
     ]
     server.on("GET", "/api/version", {"version": "1"})
@@ -108,7 +108,8 @@ def test_a_server_looks_through_its_own_store(server: Canned, olm: Run) -> None:
     mended = olm("doctor", "--repair")
 
     assert told.returncode == as_json.returncode == 1
-    assert "! store     checked 1 models, 2 blobs, 9 B; 1 broken\n" in told.stdout
+    assert "! store     checked 1 model, 2 blobs, 9 B in /srv/models; 1 broken\n" in told.stdout
+    assert "- store     the server's folder is /srv/models, not that of" in told.stdout
     assert "! damaged  sha256:abababababab  1 KB  needed by m:latest\n    is cut; " in told.stdout
     assert told.stdout.endswith("'olm doctor --repair' mends what can be mended.\n")
     assert json.loads(as_json.stdout)["findings"] == [{**found, "repaired": False}]

@@ -95,12 +95,20 @@ def _check_store(client: Client, report: _Report, *, repair: bool, quick: bool) 
         with closing(client.stream("POST", "/api/store/check", body)) as lines:
             for line in lines:
                 report.take(line)
+        _compare_folders(client, report)
     except (ServerUnreachable, NotFound) as exc:
         if not client.is_local:
             raise
         if isinstance(exc, NotFound):
             report.notes.append("the server is another than olm's; this is the folder as it is")
         _check_here(report, repair=repair, quick=quick)
+
+
+def _compare_folders(client: Client, report: _Report) -> None:
+    """Say so where the server's folder is not the one that the look around told of."""
+    folder = report.summary.partition(" in ")[2]
+    if client.is_local and folder not in ("", str(store_settings().models)):
+        report.notes.append(f"the server's folder is {folder}, not that of this shell's settings")
 
 
 def _check_here(report: _Report, *, repair: bool, quick: bool) -> None:
