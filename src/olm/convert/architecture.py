@@ -134,6 +134,10 @@ class Architecture:
 
         return read_vocab(self.checkpoint, vocab_size=self.hparams.find_integer("vocab_size"))
 
+    def is_present(self) -> bool:
+        """Whether the checkpoint holds tensors of this: text-only copies of models with towers are common."""
+        return any(self.keep(name) is not None for name in self.checkpoint.tensors)
+
     # -- shared facts --------------------------------------------------------------------------------------------
 
     @property
@@ -267,5 +271,7 @@ def convert_checkpoint(checkpoint: Checkpoint, options: Options) -> tuple[ModelF
     files = [family(checkpoint, hf_name, options).build()]
     projector = projector_of(config)
     if projector is not None:
-        files.append(projector(checkpoint, hf_name, options).build())
+        tower = projector(checkpoint, hf_name, options)
+        if tower.is_present():
+            files.append(tower.build())
     return tuple(files)

@@ -18,7 +18,8 @@ NEXTN_NAMES: Final[Mapping[str, str]] = {
 }
 """Names of a layer that predicts further tokens, which the tables have for some architectures only: an `Architecture.names`."""
 
-_SUFFIXES: Final = (".weight", ".bias")
+_LIMITS: Final = (".input_max", ".input_min", ".output_max", ".output_min")  # of clipped layers
+_SUFFIXES: Final = (".weight", ".bias", *_LIMITS)
 _BLOCK: Final = "{bid}"
 
 

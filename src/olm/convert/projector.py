@@ -1,6 +1,6 @@
-"""The base of vision towers: their settings, preprocessing and keys. What becomes of their tensors is the families' matter.
+"""The base of towers that see or hear: their settings, preprocessing and keys. What becomes of their tensors is the families' matter.
 
-Keys are those of llama.cpp's `clip` files (`gguf-py/gguf/constants.py`, `Keys.ClipVision`).
+Keys are those of llama.cpp's `clip` files (`gguf-py/gguf/constants.py`, `Keys.ClipVision` and `Keys.ClipAudio`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _BLOCKS: Final = (
     "vt_num_hidden_layers",
 )
 _MIN_NUMBERED: Final = 8
+_BOTH_NUMBERED: Final = 128  # layers that the table numbers where two towers share a file
 _COUNTS: Final = (
     (".vision.image_size", ("image_size",)),
     (".vision.patch_size", ("patch_size",)),
@@ -43,13 +44,22 @@ _COUNTS: Final = (
 )
 
 
+_AUDIO_COUNTS: Final = (
+    (".audio.embedding_length", ("d_model", "hidden_size")),
+    (".audio.feed_forward_length", ("encoder_ffn_dim", "intermediate_size")),
+    (".audio.block_count", _BLOCKS),
+    (".audio.attention.head_count", ("encoder_attention_heads", "num_attention_heads")),
+)
+
+
 class Projector(Architecture):
-    """A tower that turns pictures into rows of the language model's embedding: a file of its own.
+    """A tower that turns pictures or sound into rows of the language model's embedding: a file of its own.
 
     Attributes:
-        projector_type: `clip.projector_type`.
+        projector_type: `clip.projector_type`; empty where each of two towers has its own.
         prefixes: how the names of its tensors begin; others are not its.
-        vision: settings of the tower.
+        has_vision, has_audio: what it takes in. May be set again for one model in `__init__`.
+        vision, audio: settings of the towers.
         processor: how pictures are prepared.
     """
 
@@ -57,23 +67,42 @@ class Projector(Architecture):
     kind = "projector"
     projector_type: ClassVar[str] = ""
     prefixes: ClassVar[tuple[str, ...]]
+    has_vision: bool = True
+    has_audio: bool = False
 
     def __init__(self, checkpoint: Checkpoint, hf_name: str, options: Options) -> None:
         super().__init__(checkpoint, hf_name, options)
-        self.vision = self.read_vision(self.hparams.table("vision_config"))
-        self.processor = _processor(checkpoint)
+        self.processor = self.read_processor(_processor(checkpoint))
+        self.vision = self.read_vision(self.towers.table("vision_config"))
+        self.audio = self.read_audio(self.towers.table("audio_config"))
 
     def read_hparams(self, config: Mapping[str, object]) -> Hparams:
         return Hparams(config)
+
+    @property
+    def towers(self) -> Hparams:
+        """The settings that hold those of the towers."""
+        return self.hparams
 
     def read_vision(self, found: Hparams) -> Hparams:
         """Fill in what the tower's settings leave out."""
         return found
 
+    def read_audio(self, found: Hparams) -> Hparams:
+        """The same for the tower that hears."""
+        return found
+
+    def read_processor(self, found: Hparams) -> Hparams:
+        """Fill in what the folder does not say about preparing pictures."""
+        return found
+
     @property
     def n_blocks(self) -> int:
         """Layers; or more, for the table numbers the projector's few matrices like layers."""
-        return max(self.vision.integer(*_BLOCKS), _MIN_NUMBERED)
+        if self.has_vision and self.has_audio:
+            return _BOTH_NUMBERED
+        tower = self.vision if self.has_vision else self.audio
+        return max(tower.integer(*_BLOCKS), _MIN_NUMBERED)
 
     def projector_name(self) -> str:
         """`clip.projector_type`, where one class writes several."""
@@ -86,6 +115,17 @@ class Projector(Architecture):
 
     def write_keys(self, meta: Metadata) -> None:
         meta.u32("general.file_type", 0)  # its place; the value is known when all types are
+        if self.has_vision:
+            self._write_vision(meta)
+        if self.has_audio:
+            meta.flag(".has_audio_encoder", value=True)
+            meta.u32(".audio.projection_dim", self.n_embd_text)
+            for key, names in _AUDIO_COUNTS:
+                meta.u32(key, self.audio.integer(*names))
+        if self.projector_name():
+            meta.text(".projector_type", self.projector_name())
+
+    def _write_vision(self, meta: Metadata) -> None:
         meta.flag(".has_vision_encoder", value=True)
         meta.u32(".vision.projection_dim", self.n_embd_text)
         for key, names in _COUNTS:
@@ -95,7 +135,6 @@ class Projector(Architecture):
             if not values:
                 raise CheckpointError(f"{self.processor.where}: {name!r} is missing")
             meta.f32s(key, values)
-        meta.text(".projector_type", self.projector_name())
 
     def keep(self, name: str) -> str | None:
         if "language_model." in name or not name.startswith(self.prefixes):

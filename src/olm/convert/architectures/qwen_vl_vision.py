@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Final
-
-import numpy as np
+from collections.abc import Iterable
+from typing import Final
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import NamedTensor
 from olm.convert.hparams import Hparams
-from olm.convert.lazy import constant, read_all, split, widen
+from olm.convert.lazy import split
 from olm.convert.metadata import Metadata
 from olm.convert.projector import Projector
 from olm.convert.registry import register
+from olm.convert.tower_parts import FRAME_NAMES, frame_kernels
 from olm.errors import CheckpointError
 
 __all__ = ["Qwen2VlVision"]
 
 _IMAGE_SIZE: Final = 560
-_TEMPORAL: Final = 2
-_PATCH: Final = "v.patch_embd.weight"
 
 
 @register(
@@ -33,7 +30,7 @@ class Qwen2VlVision(Projector):
     """Fused projections are cut; the patch embedding spans two frames, and becomes two."""
 
     prefixes = ("visual.",)
-    names: ClassVar[Mapping[str, str]] = {f"{_PATCH}.{{bid}}": f"{_PATCH}.{{bid}}"}
+    names = FRAME_NAMES
 
     @property
     def is_newer(self) -> bool:
@@ -80,18 +77,9 @@ class Qwen2VlVision(Projector):
             for letter, part in zip("qkv", parts, strict=True):
                 yield name.replace("qkv", letter), part
         elif name.endswith("patch_embed.proj.weight"):
-            yield from _frames(tensor)
+            yield from frame_kernels(tensor)
         else:
             yield name, tensor
 
     def forced_type(self, name: str, tensor: RowReader) -> str | None:
         return "F32" if ".position_embd." in name else super().forced_type(name, tensor)
-
-
-def _frames(kernel: RowReader) -> Iterable[NamedTensor]:
-    """[out, in, frames, height, width] -> one kernel for each frame."""
-    if len(kernel.shape) != 5 or kernel.shape[2] != _TEMPORAL:
-        raise CheckpointError(f"wanted a kernel over {_TEMPORAL} frames, found {kernel.shape}")
-    values = np.asarray(read_all(widen(kernel)), np.float32)
-    yield _PATCH, constant(values[:, :, 0])
-    yield f"{_PATCH}.1", constant(values[:, :, 1])
