@@ -18,6 +18,7 @@ from olm.convert.model_file import ModelFile
 from olm.convert.output_types import with_file_type
 from olm.convert.quantize import importance, quantized
 from olm.convert.recipe import Recipe, TypeOverride
+from olm.convert.verify import verify
 from olm.convert.wire import Convert, Converted, ConvertEvent, ConvertStep, Kind, Quantization
 from olm.convert.writer import write_gguf
 from olm.errors import CheckpointError
@@ -45,6 +46,10 @@ def convert(request: Convert, send: Send, cancel: CancelFlag) -> None:
     with _planned(request) as files:
         _check_kinds(files)
         for file in files:
+            if (
+                file.kind == "model" and not request.ggufs
+            ):  # a GGUF has been loaded before, or never will be
+                verify(file, Path(request.target))
             _write(file, request, send, cancel)
 
 

@@ -28,7 +28,7 @@ from olm.native.lib import Cancelled
 from olm.native.quantize import CancelFlag, convert_rows
 from olm.store.partials import no_room
 
-__all__ = ["Imatrix", "Written", "gguf_size", "write_gguf"]
+__all__ = ["Imatrix", "Written", "gguf_size", "write_gguf", "write_header"]
 
 Imatrix = Mapping[str, NDArray[np.float32]]
 """Importance of columns by tensor name: [n_matrices, row length]."""
@@ -172,6 +172,17 @@ def write_gguf(
             return Written(size, hasher.finish())
     finally:
         os.close(fd)
+
+
+def write_header(file: ModelFile, path: Path) -> None:
+    """Write the header of `file` alone, replacing what is there; where tensors would be is a hole. Raises as `write_gguf`."""
+    head, _, size = _layout(file)
+    try:
+        with path.open("wb") as out:
+            out.write(head)
+            out.truncate(size)
+    except OSError as exc:
+        raise (no_room(path.parent, size) if exc.errno in _FULL else _disk_error(exc)) from exc
 
 
 class _NoHash:
