@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from cli.canned import Canned, Run
+from kit.hf import FIXTURES
 from olm.cli.create import create_body
 from olm.cli.sources import find_sources, named_files
 from olm.errors import CheckpointError, InvalidRequest
@@ -329,3 +331,27 @@ def test_create_says_what_options_are_for(server: Canned, olm: Run, checkpoint: 
         "imatrix": {"m.dat": DIGEST},
         "from": "base",
     }
+
+
+def test_a_pipe_among_the_files_is_not_waited_for(tmp_path: Path) -> None:
+    folder = shutil.copytree(FIXTURES / "llama-tied", tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    os.mkfifo(tmp_path / "w.gguf")
+
+    for value, name in (("./m", "tokenizer.json"), ("./w.gguf", "w.gguf")):
+        with pytest.raises(InvalidRequest, match=f"{name}: it is not a regular file"):
+            find_sources([value], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "line"), [("FROM a\nFROM b\n", "FROM"), ("FROM x\nDRAFT a\nDRAFT b\n", "DRAFT")]
+)
+def test_a_model_is_one_checkpoint(olm: Run, tmp_path: Path, text: str, line: str) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(FIXTURES / "llama-tied", tmp_path / name)
+    (tmp_path / "Modelfile").write_text(text)
+
+    error = f"two checkpoints, {tmp_path / 'a'} and {tmp_path / 'b'}; only one can be {line}"
+    assert error in olm("create", "x").stderr

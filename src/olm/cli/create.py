@@ -20,7 +20,7 @@ import click
 
 from olm.cli.client import Client
 from olm.cli.progress import Progress, Spinner, StatusLines
-from olm.cli.sources import Sources, find_sources, named_files
+from olm.cli.sources import Sources, check_regular, find_sources, named_files
 from olm.cli.wire import Json, integer, text
 from olm.errors import InvalidRequest, OlmError
 from olm.modelfile import ModelSpec, parse_modelfile, spec_of
@@ -101,6 +101,7 @@ def _upload(client: Client, path: Path, digest: str, spinner: Spinner) -> None:
 def _digest(path: Path, spinner: Spinner, progress: Progress, is_over: Event) -> str:
     """Hash a file, in a thread: hashing leaves the interpreter to others. What is `is_over` is not finished."""
     hasher = hashlib.sha256()
+    check_regular(path)
     with _reading(path):
         size_bytes = path.stat().st_size
         done_bytes = 0
@@ -225,6 +226,10 @@ def _gather(spec: ModelSpec, folder: Path) -> dict[str, Sources]:
     )
     if adapters.model or drafts.model:
         raise InvalidRequest(f"no such file: {folder / (adapters.model or drafts.model)}")
+    for line, sources in (("FROM", weights), ("DRAFT", drafts)):
+        if len(sources.folders) > 1:
+            names = " and ".join(map(str, sources.folders[:2]))
+            raise InvalidRequest(f"two checkpoints, {names}; only one can be {line}")
     if same := next((path for path in drafts.files if path in weights.files), None):
         raise InvalidRequest(f"DRAFT must not reference the same local path as FROM: {same}")
     return {"files": weights, "adapters": adapters, "draft_files": drafts}

@@ -16,7 +16,7 @@ import attrs
 
 from olm.errors import CheckpointError, InvalidRequest
 
-__all__ = ["Sources", "find_sources", "named_files"]
+__all__ = ["Sources", "check_regular", "find_sources", "named_files"]
 
 _MAGIC: Final = b"GGUF"
 _PATH_STARTS: Final = ("/", "./", "../", "~")
@@ -37,11 +37,13 @@ class Sources:
         files: all files to be sent.
         model: the model's name, if one was given.
         weights: those of `files` that are weights of a checkpoint, which can also be read where they are.
+        folders: where the checkpoints are.
     """
 
     files: tuple[Path, ...] = ()
     model: str = ""
     weights: frozenset[Path] = frozenset()
+    folders: tuple[Path, ...] = ()
 
 
 def find_sources(values: Sequence[str], folder: Path) -> Sources:
@@ -56,6 +58,7 @@ def find_sources(values: Sequence[str], folder: Path) -> Sources:
     """
     files: list[Path] = []
     weights: set[Path] = set()
+    folders: list[Path] = []
     model = ""
     for value in values:
         path = folder / Path(value).expanduser()
@@ -63,13 +66,16 @@ def find_sources(values: Sequence[str], folder: Path) -> Sources:
             found = _in_folder(path) if path.is_dir() else _beside(path)
             files += found.files
             weights |= found.weights
+            folders += found.folders
         elif value.startswith(_PATH_STARTS) or value.lower().endswith((".gguf", ".safetensors")):
             raise InvalidRequest(f"no such file: {path}")
         elif model:
             raise InvalidRequest(f"two base models, {model} and {value}; only one can be FROM")
         else:
             model = value
-    return Sources(tuple(dict.fromkeys(files)), model, frozenset(weights))
+    return Sources(
+        tuple(dict.fromkeys(files)), model, frozenset(weights), tuple(dict.fromkeys(folders))
+    )
 
 
 def named_files(paths: Sequence[Path], *, with_folder: bool = False) -> list[tuple[str, Path]]:
@@ -110,7 +116,14 @@ def _beside(path: Path) -> Sources:
     return Sources((path,))
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no file of a disk: a pipe in a folder would be waited for without end. Raises InvalidRequest."""
+    if path.exists() and not path.is_file():
+        raise InvalidRequest(f"cannot read {path}: it is not a regular file")
+
+
 def _is_gguf(path: Path) -> bool:
+    check_regular(path)
     with _reading(path), path.open("rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
@@ -139,7 +152,9 @@ def _checkpoint(folder: Path, only: str = "") -> Sources:
     except CheckpointError as exc:
         raise CheckpointError(f"{folder}: {exc.message}") from exc
     return Sources(
-        tuple(folder / name for name in names), weights=frozenset(folder / n for n in weights)
+        tuple(folder / name for name in names),
+        weights=frozenset(folder / n for n in weights),
+        folders=(folder,),
     )
 
 
@@ -176,6 +191,7 @@ def _is_beside(name: str, path: Path) -> bool:
     is_nested = "/" in name
     if not (name.endswith(".json") or (not is_nested and name.endswith(_BESIDE))):
         return False
+    check_regular(path)
     with _reading(path):
         return path.is_symlink() or path.stat().st_size <= _MAX_BESIDE_BYTES
 
