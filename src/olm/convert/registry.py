@@ -18,7 +18,13 @@ from olm.errors import CheckpointError
 if TYPE_CHECKING:
     from olm.convert.architecture import Architecture
 
-__all__ = ["architecture_of", "known_architectures", "projector_of", "register"]
+__all__ = [
+    "architecture_of",
+    "known_architectures",
+    "known_projectors",
+    "projector_of",
+    "register",
+]
 
 _Class = TypeVar("_Class", bound="type[Architecture]")
 _MODELS: Final[dict[str, type[Architecture]]] = {}
@@ -75,6 +81,12 @@ def known_architectures() -> Mapping[str, type[Architecture]]:
     """All names that can be converted, sorted."""
     _load()
     return dict(sorted(_MODELS.items()))
+
+
+def known_projectors() -> Mapping[str, type[Architecture]]:
+    """All names whose tower can be converted, sorted."""
+    _load()
+    return dict(sorted(_PROJECTORS.items()))
 
 
 def _unknown(name: str) -> str:
