@@ -16,6 +16,7 @@ import attrs
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
     from olm.native.handles import Model
 
 __all__ = ["FIXTURES", "Agreement", "compare", "logits_after", "reference"]
@@ -49,6 +50,7 @@ class Agreement:
 def logits_after(model: Model, tokens: Sequence[int]) -> NDArray[np.float32]:
     """All logits after the last token, [n_vocab] f32."""
     import numpy as np
+
     from olm.native.lib import check, ffi, lib, new_int, new_pointer
 
     ids = ffi.new("int32_t[]", list(tokens))
