@@ -42,7 +42,7 @@ def digest(name: str, type_name: str, data: bytes) -> str:
 
     `exp` is rounded differently by every library in its last bit, so what it made is hashed as f16.
     """
-    if name.endswith(".ssm_a"):
+    if name.endswith((".ssm_a", ".per_dim_scale.weight")):
         data = np.frombuffer(data, np.float32).astype(np.float16).tobytes()
     return f"{type_name} {hashlib.sha256(data).hexdigest()[:12]}"
 

@@ -21,6 +21,7 @@ NEXTN_NAMES: Final[Mapping[str, str]] = {
 _LIMITS: Final = (".input_max", ".input_min", ".output_max", ".output_min")  # of clipped layers
 _SUFFIXES: Final = (".weight", ".bias", *_LIMITS)
 _BLOCK: Final = "{bid}"
+_PART: Final = "{sid}"
 
 
 class TensorNames:
@@ -29,7 +30,8 @@ class TensorNames:
     Args:
         architecture: the GGUF's, `llama`; one that the `gguf` package does not know has `own` names only.
         n_blocks: layers.
-        own: names without `.weight` and `.bias`, `{bid}` for the layer: `model.layers.{bid}.mixer.D` -> `blk.{bid}.ssm_d`.
+        own: names without `.weight` and `.bias`, `{bid}` for the layer: `model.layers.{bid}.mixer.D` -> `blk.{bid}.ssm_d`;
+            `{sid}` for a second number.
             They win over the tables. A name that has no suffix in the GGUF either is written with what it has.
     """
 
@@ -47,12 +49,14 @@ class TensorNames:
     def find(self, name: str) -> str | None:
         """The GGUF's name of a tensor; a name that is one already stays; None for one nobody knows."""
         stem, suffix = _split(name)
-        pattern, block = _without_block(stem)
-        own = self._own.get(pattern)
-        if own is not None:
-            return own.replace(_BLOCK, block) + suffix
-        if pattern in self._targets:
-            return name
+        pattern, block = _without_number(stem, _BLOCK)
+        inner, part = _without_number(pattern, _PART)
+        for known in (pattern, inner):
+            own = self._own.get(known)
+            if own is not None:
+                return own.replace(_BLOCK, block).replace(_PART, part) + suffix
+            if known in self._targets:
+                return name
         found = None if self._table is None else self._table.get_name(name, try_suffixes=_SUFFIXES)
         return found if isinstance(found, str) else None
 
@@ -64,9 +68,9 @@ def _split(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _without_block(stem: str) -> tuple[str, str]:
-    """`model.layers.12.mlp` -> (`model.layers.{bid}.mlp`, `12`): the first number is the layer."""
+def _without_number(stem: str, place: str) -> tuple[str, str]:
+    """`model.layers.12.mlp`, `{bid}` -> (`model.layers.{bid}.mlp`, `12`): the first number is the layer."""
     found = re.search(r"(?<=\.)\d+(?=\.|$)", stem)
     if found is None:
         return stem, ""
-    return stem[: found.start()] + _BLOCK + stem[found.end() :], found.group()
+    return stem[: found.start()] + place + stem[found.end() :], found.group()

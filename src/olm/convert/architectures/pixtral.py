@@ -21,7 +21,7 @@ _EPS: Final = 1e-5  # written into modeling_pixtral.py
 _BREAK: Final = "[IMG_BREAK]"
 
 
-@register("Mistral3ForConditionalGeneration", projector=True)
+@register("Mistral3ForConditionalGeneration", "LlavaForConditionalGeneration", projector=True)
 class Pixtral(Projector):
     """Its rope rotates neighbours; rows of a picture end in a token, whose embedding goes along."""
 
@@ -36,6 +36,9 @@ class Pixtral(Projector):
     names: ClassVar[Mapping[str, str]] = {"v.token_embd.img_break": "v.token_embd.img_break"}
 
     def write_keys(self, meta: Metadata) -> None:
+        kind = self.vision.text("model_type", default=self.projector_type)
+        if kind != self.projector_type:
+            raise CheckpointError(f"{self.vision.where}: unknown 'model_type' {kind!r}")
         super().write_keys(meta)
         meta.f32(
             ".vision.attention.layer_norm_epsilon",
@@ -48,6 +51,10 @@ class Pixtral(Projector):
         merge = self.hparams.find_integer("spatial_merge_size")
         if merge is not None:
             meta.u32(".vision.spatial_merge_size", merge)
+
+    def is_present(self) -> bool:
+        kept = (self.keep(name) for name in self.checkpoint.tensors)
+        return any(name is not None and not name.endswith("embed_tokens.weight") for name in kept)
 
     def keep(self, name: str) -> str | None:
         if name.endswith("embed_tokens.weight"):
