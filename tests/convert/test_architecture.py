@@ -66,6 +66,17 @@ def test_wrong_settings_are_named(tmp_path: Path, key: str, value: object, words
     assert words in _refusal(copy_fixture(NAME, tmp_path, **{key: value}))
 
 
+def test_positions_that_cannot_be_scaled_are_told(tmp_path: Path) -> None:
+    rope = {"rope_theta": 10000.0, "factor": 2.0}
+    known = copy_fixture(NAME, tmp_path / "1", rope_parameters={**rope, "rope_type": "linear"})
+    other = copy_fixture(NAME, tmp_path / "2", rope_parameters={**rope, "rope_type": "zorro"})
+
+    assert _plan(known).notes == ()
+    assert _plan(other).notes == (
+        "config.json: rope_type 'zorro' is unknown; positions are not scaled",
+    )
+
+
 def test_a_tensor_that_nobody_knows_is_no_silent_loss(tmp_path: Path) -> None:
     folder = copy_fixture(NAME, tmp_path)
     tensors = read_safetensors(folder / "model.safetensors")

@@ -212,8 +212,8 @@ def test_rows_that_fit_no_type_of_a_recipe_are_refused() -> None:
         quantized(random_model(Shape(n_layers=1, n_embd=264)), Recipe(file_type="Q1_0"))
 
 
-def test_a_pattern_that_is_no_regular_expression_is_refused() -> None:
+def test_a_pattern_that_is_no_regular_expression_is_refused_by_name() -> None:
     recipe = Recipe(file_type="Q4_0", overrides=(TypeOverride("blk.(", "Q8_0"),))
 
-    with pytest.raises(InvalidRequest, match="regular expression"):
+    with pytest.raises(InvalidRequest, match=r"pattern 'blk\.\(' is no regular expression: "):
         quantized(random_model(Shape(n_layers=1)), recipe)

@@ -15,7 +15,7 @@ import attrs
 from olm.checkpoint.types import Checkpoint, RowReader
 from olm.convert.dequantize import F8_TYPES, dequantized
 from olm.convert.hparams import Hparams, text_hparams
-from olm.convert.keys import BLOCK_COUNT, Rope, rope_of, write_common
+from olm.convert.keys import BLOCK_COUNT, Rope, rope_notes, rope_of, write_common
 from olm.convert.lazy import stack
 from olm.convert.metadata import Metadata
 from olm.convert.model_file import ModelFile, OutTensor
@@ -191,7 +191,8 @@ class Architecture:
         if vocab is not None:
             write_vocab(meta, vocab)
         n_f8 = sum(source.dtype in F8_TYPES for source in self.checkpoint.tensors.values())
-        return ModelFile(self.kind, meta, tensors, n_f8, () if vocab is None else vocab.notes)
+        notes = () if vocab is None else (*vocab.notes, *rope_notes(self.rope))
+        return ModelFile(self.kind, meta, tensors, n_f8, notes)
 
     def _tensors(self) -> Iterator[OutTensor]:
         names = TensorNames(self.architecture(), self.n_blocks, self.names)

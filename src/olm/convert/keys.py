@@ -14,9 +14,14 @@ from olm.convert.hparams import Hparams
 from olm.convert.metadata import Metadata
 from olm.errors import CheckpointError
 
-__all__ = ["BLOCK_COUNT", "Rope", "rope_of", "write_common", "write_rope"]
+__all__ = ["BLOCK_COUNT", "Rope", "rope_notes", "rope_of", "write_common", "write_rope"]
 
 BLOCK_COUNT: Final = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
+
+_ROPE_KINDS: Final = (
+    *("", "default", "linear", "yarn", "su", "longrope", "dynamic", "llama3", "mrope"),
+    *("original", "proportional", "xdrope"),
+)
 
 _COUNTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     (
@@ -182,6 +187,14 @@ def write_rope(meta: Metadata, rope: Rope) -> None:
     theta = rope.sliding.find_number("rope_theta")
     if theta is not None:
         meta.f32(".rope.freq_base_swa", theta)
+
+
+def rope_notes(rope: Rope) -> tuple[str, ...]:
+    """What is to be said about positions: a kind of scaling that is written nowhere, here or in a family's own file."""
+    kind = rope.full.text("rope_type", default="")
+    if kind.lower() in _ROPE_KINDS:
+        return ()
+    return (f"config.json: rope_type {kind!r} is unknown; positions are not scaled",)
 
 
 def _write_yarn(meta: Metadata, rope: Hparams) -> None:

@@ -88,11 +88,23 @@ def types_of(
     Raises:
         InvalidRequest: an unknown type, a pattern that is no regular expression, an architecture unknown to llama.cpp.
     """
+    _check_patterns(recipe)
     question = _question(meta, tensors, recipe)
     if has_imatrix and not recipe.pure:
         extra = tuple(_with_imatrix(question, recipe))
         question = _replaced(question, (*question.overrides, *extra))
     return [TENSOR_TYPES[chosen.type].name for chosen in choose_types(question)]
+
+
+def _check_patterns(recipe: Recipe) -> None:
+    """Name the one that is wrong; the engine's regular expressions (ECMAScript's) have nearly the same rules."""
+    for override in recipe.overrides:
+        try:
+            re.compile(override.pattern)
+        except re.error as exc:
+            raise InvalidRequest(
+                f"tensor type pattern {override.pattern!r} is no regular expression: {exc}"
+            ) from exc
 
 
 def _question(meta: Metadata, tensors: Sequence[OutTensor], recipe: Recipe) -> TypeQuestion:
