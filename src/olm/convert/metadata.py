@@ -85,10 +85,6 @@ class Metadata:
         """Set a signed number."""
         self._number(key, _I32, value)
 
-    def u64(self, key: str, value: int) -> None:
-        """Set a large unsigned number."""
-        self._number(key, _U64, value)
-
     def f32(self, key: str, value: float) -> None:
         """Set a floating point number."""
         self._number(key, _F32, value)
@@ -101,10 +97,6 @@ class Metadata:
         """Set an array of strings, or of bytes where pieces need not be UTF-8."""
         head = struct.pack("<IQ", _STRING, len(values))
         self.put(key, Pair(_ARRAY, head + b"".join(map(_string, values)), values))
-
-    def u32s(self, key: str, values: Sequence[int]) -> None:
-        """Set an array of unsigned numbers."""
-        self._numbers(key, _U32, values)
 
     def i32s(self, key: str, values: Sequence[int]) -> None:
         """Set an array of signed numbers."""
