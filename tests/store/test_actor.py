@@ -264,7 +264,11 @@ async def test_problems_found_later_are_the_iterations_error(shop: Shop) -> None
         ({"files": {"a.gguf": adapter}}, InvalidRequest, "no model among the files"),
         ({"files": {"a.gguf": split}}, InvalidRequest, "invalid split GGUF: a.gguf: of 3 parts"),
         ({"from_": "tiny", "adapters": {"a.gguf": cut}}, GgufError, "truncated"),
-        ({"from_": "tiny", "adapters": {"a.gguf": alien}}, GgufError, "a.gguf was made for a model"),
+        (
+            {"from_": "tiny", "adapters": {"a.gguf": alien}},
+            GgufError,
+            "a.gguf was made for a model",
+        ),
     ]
 
     for fields, kind, words in cases:

@@ -176,7 +176,9 @@ async def test_a_certificate_that_nobody_trusts_is_said_to_be(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
 
-    with pytest.raises(OlmError, match=": the server's certificate is not trusted: self-signed certificate"):
+    with pytest.raises(
+        OlmError, match=": the server's certificate is not trusted: self-signed certificate"
+    ):
         await pull(jobs, NAME)
 
     assert registry.requests == []
