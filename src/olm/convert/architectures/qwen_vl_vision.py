@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import ClassVar, Final
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import NamedTensor
@@ -29,7 +29,7 @@ _IMAGE_SIZE: Final = 560
 class Qwen2VlVision(Projector):
     """Fused projections are cut; the patch embedding spans two frames, and becomes two."""
 
-    prefixes = ("visual.",)
+    prefixes: ClassVar[tuple[str, ...]] = ("visual.",)
     names = FRAME_NAMES
 
     @property
