@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 import trio
 
-from olm.actors.job import open_job
+from olm.actors.job import one_error, open_job
 from olm.actors.jobs_client import ExportRequest, Progress
 from olm.actors.runtime import Actor, StreamMessage, StreamSink, Supervisor, streams
 from olm.actors.store import Hold, Release, Store
@@ -23,8 +23,6 @@ from olm.errors import (
     DiskFull,
     InvalidRequest,
     ModelNotFound,
-    OlmError,
-    first_error,
 )
 from olm.store.archive import Member, Placed, archive_bytes, place, plan_members
 from olm.store.blobs import BlobStore
@@ -165,14 +163,10 @@ class _ExportJob(Actor):
 
 async def side_by_side(n_workers: int, work: Callable[[], Awaitable[None]]) -> None:
     """Run so many workers until all are done. Raises the first OlmError of any, which ends the others."""
-    try:
+    with one_error():
         async with trio.open_nursery() as nursery:
             for _ in range(n_workers):
                 nursery.start_soon(work)
-    except* OlmError as group:
-        error = first_error(group)
-        assert error is not None, "the group has nothing else"
-        raise type(error)(error.message) from group
 
 
 class _Meter:

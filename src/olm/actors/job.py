@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import trio
 
 from olm.actors.runtime import Actor, ChildSpec, StreamMessage, Supervisor
+from olm.errors import OlmError, first_error
 
-__all__ = ["open_job"]
+__all__ = ["one_error", "open_job"]
 
 T = TypeVar("T")
+
+
+@contextmanager
+def one_error() -> Iterator[None]:
+    """Tell the first of the expected errors that a nursery's tasks ended with; any other error leaves as it is.
+
+    Tasks of one job fail for the same reason, so one is enough. It is a new error, because a member leaves no group.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        error = first_error(group)
+        if error is None or group.split(OlmError)[1] is not None:
+            raise
+        raise type(error)(error.message, **error.details) from group
 
 
 @asynccontextmanager

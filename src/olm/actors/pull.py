@@ -20,7 +20,7 @@ import trio
 from olm.actors.bandwidth import Bandwidth
 from olm.actors.connections import Connections
 from olm.actors.download import Download, DownloadConfig, Follow, Pace
-from olm.actors.job import open_job
+from olm.actors.job import one_error, open_job
 from olm.actors.jobs_client import Progress, PullRequest
 from olm.actors.runtime import (
     Actor,
@@ -32,7 +32,7 @@ from olm.actors.runtime import (
     streams,
 )
 from olm.actors.store import Hold, Publish, Release, Store
-from olm.errors import CorruptStore, OlmError, StoreError, first_error
+from olm.errors import CorruptStore, OlmError, StoreError
 from olm.log import get_logger
 from olm.registry.client import base_url, open_registry
 from olm.registry.errors import RegistryError
@@ -157,19 +157,13 @@ class PullJob(Actor):
     async def _fetch(self, missing: list[tuple[Layer, int]], out: StreamSink[Progress]) -> None:
         """Download several layers at a time; the first failure ends all."""
         places = trio.CapacityLimiter(_MAX_LAYERS)
-        try:
+        with one_error():
             async with trio.open_nursery() as nursery:
                 for layer, n_held in missing:
                     await places.acquire_on_behalf_of(layer)
                     # From what is there, or the rate of the first seconds would be a fairy tale.
                     await out.send(_pulling(layer, n_held))
                     nursery.start_soon(self._fetch_one, layer, out, places)
-        except ExceptionGroup as group:
-            error = first_error(group)
-            if error is None or group.split(OlmError)[1] is not None:
-                raise
-            # Layers fail for the same reason; the first is told, and it is a new error: a member leaves no group.
-            raise type(error)(error.message, **error.details) from group
 
     async def _fetch_one(
         self, layer: Layer, out: StreamSink[Progress], places: trio.CapacityLimiter

@@ -17,12 +17,12 @@ import attrs
 import trio
 
 from olm.actors.bandwidth import Bandwidth
-from olm.actors.job import open_job
+from olm.actors.job import one_error, open_job
 from olm.actors.jobs_client import Progress, PushRequest
 from olm.actors.runtime import Actor, StreamMessage, StreamSink, Supervisor, streams
 from olm.actors.sending import Means, Sending, SendPace, retry_wait_s
 from olm.actors.store import Hold, Release, Store
-from olm.errors import CorruptStore, ModelNotFound, OlmError, first_error
+from olm.errors import CorruptStore, ModelNotFound, OlmError
 from olm.log import get_logger
 from olm.registry.client import Registry, base_url, open_registry
 from olm.registry.errors import RegistryError, TryAgain
@@ -110,19 +110,13 @@ class PushJob(Actor):
         # As Ollama counts them: the layers in order, then the config. A blob may be there twice.
         layers = {layer.blob: layer for layer in (*manifest.layers, manifest.config)}
         places = trio.CapacityLimiter(_MAX_LAYERS)
-        try:
+        with one_error():
             async with trio.open_nursery() as nursery:
                 for layer in layers.values():
                     await places.acquire_on_behalf_of(layer)
                     source = mount_source(layer.from_, model)
                     sending = partial(self._send_one, layer, source, means, out)
                     nursery.start_soon(_in_place, sending, places, layer)
-        except ExceptionGroup as group:
-            error = first_error(group)
-            if error is None or group.split(OlmError)[1] is not None:
-                raise
-            # Blobs fail for the same reason; the first is told, and it is a new error: a member leaves no group.
-            raise type(error)(error.message, **error.details) from group
 
     async def _send_one(
         self, layer: Layer, source: str, means: Means, out: StreamSink[Progress]
