@@ -32,7 +32,11 @@ def render() -> str:
     rows: dict[str, list[str]] = defaultdict(list)
     for name, family in known_architectures().items():
         rows[family.gguf_name].append(f"*{name}*" if name in towers else name)
-    lines = (f"| `{gguf}` | {', '.join(names)} |\n" for gguf, names in sorted(rows.items()))
+    only = sorted(towers.keys() - known_architectures().keys())
+    rows["of its text_config"] = [f"*{name}*" for name in only]
+    lines = (
+        f"| `{gguf}` | {', '.join(names)} |\n" for gguf, names in sorted(rows.items()) if names
+    )
     return HEAD + "".join(lines) + TAIL
 
 

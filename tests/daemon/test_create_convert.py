@@ -281,7 +281,13 @@ def without_tokenizer(folder: Path) -> str:
     return "tokenizer"
 
 
-HOSTILE = [truncated, with_code, not_finite, unknown, without_tokenizer]
+def too_deep(folder: Path) -> str:
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"num_hidden_layers": 3', '"num_hidden_layers": 4'))
+    return "tensor 'blk.3.attn_norm.weight' not found"
+
+
+HOSTILE = [truncated, with_code, not_finite, unknown, without_tokenizer, too_deep]
 
 
 @pytest.mark.parametrize("spoil", HOSTILE, ids=lambda f: f.__name__)
