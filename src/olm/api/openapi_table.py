@@ -12,6 +12,7 @@ from typing import Final, Literal
 import attrs
 import msgspec
 
+from olm.api import openapi_answers as answers
 from olm.api import schemas as ollama
 from olm.api import schemas_anthropic as anthropic
 from olm.api import schemas_openai as openai
@@ -58,71 +59,6 @@ class Described:
     query: Mapping[str, str] = attrs.field(factory=dict)
 
 
-class EmbedAnswer(msgspec.Struct, kw_only=True):
-    """Vectors of length 1, one an input. Durations are nanoseconds."""
-
-    model: str
-    embeddings: list[list[float]]
-    total_duration: int = 0
-    load_duration: int = 0
-    prompt_eval_count: int = 0
-
-
-class EmbeddingAnswer(msgspec.Struct, kw_only=True):
-    """One vector, not normalised."""
-
-    embedding: list[float]
-
-
-class CloudState(msgspec.Struct, kw_only=True):
-    """There is no cloud."""
-
-    disabled: bool
-    source: str
-
-
-class StatusAnswer(msgspec.Struct, kw_only=True):
-    """Ollama's status."""
-
-    cloud: CloudState
-
-
-class RecommendationsAnswer(msgspec.Struct, kw_only=True):
-    """Always empty."""
-
-    recommendations: list[dict[str, object]]
-
-
-class OpenAIEmbedding(msgspec.Struct, kw_only=True):
-    """A vector as numbers, or as base64 of little-endian 32-bit floats."""
-
-    object: str
-    embedding: list[float] | str
-    index: int
-
-
-class OpenAIEmbeddingUsage(msgspec.Struct, kw_only=True):
-    """Tokens of all inputs."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class OpenAIEmbeddingList(msgspec.Struct, kw_only=True):
-    """Vectors in the order of the inputs."""
-
-    object: str
-    data: list[OpenAIEmbedding]
-    model: str
-    usage: OpenAIEmbeddingUsage
-
-
-class TokenizeAnswer(msgspec.Struct, kw_only=True):
-    """The tokens, or all with their pieces. (The route's own struct is a union that cannot be inspected.)"""
-
-    tokens: list[int | text.TokenPiece]
-
-
 _HELLO: Final = [{"role": "user", "content": "Hello"}]
 _OLLAMA, _OPENAI, _ANTHROPIC = "Ollama", "OpenAI", "Anthropic"
 _TEXT, _OPERATIONS = "Text and tokens", "Operations"
@@ -151,7 +87,7 @@ _EMBED: Final = Described(
     _OLLAMA,
     "Vectors of texts",
     ollama.EmbedRequest,
-    EmbedAnswer,
+    answers.EmbedAnswer,
     required=("model",),
     example={"model": "tiny", "input": ["one", "two"]},
 )
@@ -159,7 +95,7 @@ _EMBEDDINGS: Final = Described(
     _OLLAMA,
     "One vector, the old way",
     ollama.EmbeddingRequest,
-    EmbeddingAnswer,
+    answers.EmbeddingAnswer,
     required=("model",),
     example={"model": "tiny", "prompt": "one"},
 )
@@ -276,7 +212,7 @@ _OPENAI_EMBEDDINGS: Final = Described(
     _OPENAI,
     "Vectors of texts or tokens",
     responses.EmbeddingsRequest,
-    OpenAIEmbeddingList,
+    answers.OpenAIEmbeddingList,
     required=("model", "input"),
     example={"model": "tiny", "input": "one"},
 )
@@ -301,7 +237,7 @@ _TOKENIZE: Final = Described(
     _TEXT,
     "Turn text into tokens",
     text.TokenizeRequest,
-    TokenizeAnswer,
+    answers.TokenizeAnswer,
     required=("content",),
     example={"model": "tiny", "content": "Hello", "with_pieces": True},
 )
@@ -380,9 +316,9 @@ ROUTES: Final[Mapping[str, Described]] = {
     "GET /api/version": Described(
         _OLLAMA, "The Ollama whose behaviour this is", response=ollama.VersionResponse
     ),
-    "GET /api/status": Described(_OLLAMA, "There is no cloud", response=StatusAnswer),
+    "GET /api/status": Described(_OLLAMA, "There is no cloud", response=answers.StatusAnswer),
     "GET /api/experimental/model-recommendations": Described(
-        _OLLAMA, "No recommendations", response=RecommendationsAnswer
+        _OLLAMA, "No recommendations", response=answers.RecommendationsAnswer
     ),
     "GET /": Described(_OLLAMA, "A sign of life", media="text/plain"),
     "POST /v1/chat/completions": _CHAT_COMPLETIONS,
