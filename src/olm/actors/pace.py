@@ -68,7 +68,7 @@ class Pace:
     async def wait_away(self, limit_s: float) -> None:
         """Return when the reader has been away for this long. A slow model's reader is not away: it asks."""
         # Reading sets no event, for its cost: there is one look at most every `limit_s`.
-        while self._away_since_s + limit_s > trio.current_time():  # noqa: ASYNC110
+        while self._away_since_s + limit_s > trio.current_time():  # noqa: ASYNC110 # as said
             await trio.sleep_until(min(self._away_since_s, trio.current_time()) + limit_s)
 
     async def wait_back(self) -> None:

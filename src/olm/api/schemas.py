@@ -80,7 +80,7 @@ class Message(_Request, frozen=True, kw_only=True):
 class ToolProperty(_Request, frozen=True, kw_only=True):
     """Only what is checked, here and in the tools above it; their text travels on as it came, foreign keywords too."""
 
-    anyOf: list[ToolProperty | None] | None = None  # noqa: N815
+    anyOf: list[ToolProperty | None] | None = None  # noqa: N815 # the name on the wire
     description: str | None = None
     enum: list[object] | None = None
     properties: dict[str, ToolProperty | None] | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import Architecture, NamedTensor
@@ -17,7 +18,9 @@ class Mpt(Architecture):
     """Positions by ALiBi."""
 
     gguf_name = "mpt"
-    names = {"transformer.blocks.{bid}.ffn.act.scales": "blk.{bid}.ffn.act.scales"}  # noqa: RUF012
+    names: ClassVar[Mapping[str, str]] = {
+        "transformer.blocks.{bid}.ffn.act.scales": "blk.{bid}.ffn.act.scales"
+    }
 
     def write_keys(self, meta: Metadata) -> None:
         hparams = self.hparams
