@@ -75,7 +75,7 @@ def test_a_copy_without_the_towers_tensors_has_no_projector(name: str, tmp_path:
         ),
         ("tower-nemotron", {"force_image_size": 2}, "no square of positions"),
         ("tower-phi4", {"min_num_patches": None}, "'min_num_patches' is missing"),
-        ("tower-voxtral", {"audio_config": {"num_mel_bins": None}}, "'num_mel_bins' is missing"),
+        ("tower-voxtral", {"audio_config": {"num_mel_bins": "all"}}, "whole number from 0 up"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(
@@ -86,6 +86,28 @@ def test_settings_that_do_not_fit_are_named(
 
     with pytest.raises(CheckpointError, match=message):
         _tower(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wanted"),
+    [
+        ("tower-smolvlm", "clip.vision.block_count", 12),
+        ("tower-llava", "clip.vision.attention.head_count", 16),
+        ("tower-voxtral", "clip.audio.feed_forward_length", 5120),
+    ],
+)
+def test_what_published_configs_leave_out_is_transformers_default(
+    name: str, key: str, wanted: int, tmp_path: Path
+) -> None:
+    folder = folder_of(name, tmp_path / "tiny")
+    table = "audio_config" if "audio" in key else "vision_config"
+    names = ("num_hidden_layers", "intermediate_size", "num_attention_heads")
+    _changed(folder, {table: dict.fromkeys(names)})
+
+    tower = _tower(folder)
+
+    assert tower is not None
+    assert tower.metadata.get(key) == wanted
 
 
 def test_a_grid_of_positions_is_scaled_between_its_corners(tmp_path: Path) -> None:

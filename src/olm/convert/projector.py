@@ -58,6 +58,7 @@ class Projector(Architecture):
     Attributes:
         projector_type: `clip.projector_type`; empty where each of two towers has its own.
         prefixes: how the names of its tensors begin; others are not its.
+        vision_defaults, audio_defaults: what published configs leave out, as Transformers' config classes have it.
         has_vision, has_audio: what it takes in. May be set again for one model in `__init__`.
         vision, audio: settings of the towers.
         processor: how pictures are prepared.
@@ -67,14 +68,20 @@ class Projector(Architecture):
     kind = "projector"
     projector_type: ClassVar[str] = ""
     prefixes: ClassVar[tuple[str, ...]]
+    vision_defaults: ClassVar[Mapping[str, object]] = {}
+    audio_defaults: ClassVar[Mapping[str, object]] = {}
     has_vision: bool = True
     has_audio: bool = False
 
     def __init__(self, checkpoint: Checkpoint, hf_name: str, options: Options) -> None:
         super().__init__(checkpoint, hf_name, options)
         self.processor = self.read_processor(_processor(checkpoint))
-        self.vision = self.read_vision(self.towers.table("vision_config"))
-        self.audio = self.read_audio(self.towers.table("audio_config"))
+        self.vision = self.read_vision(
+            _completed(self.towers.table("vision_config"), self.vision_defaults)
+        )
+        self.audio = self.read_audio(
+            _completed(self.towers.table("audio_config"), self.audio_defaults)
+        )
 
     def read_hparams(self, config: Mapping[str, object]) -> Hparams:
         return Hparams(config)
@@ -148,6 +155,13 @@ class Projector(Architecture):
 
     def vocab(self) -> Vocab | None:
         return None
+
+
+def _completed(found: Hparams, defaults: Mapping[str, object]) -> Hparams:
+    """The settings with defaults for what they leave out; where there are none at all, there is no tower."""
+    if not found.values:
+        return found
+    return found.with_values(**{k: v for k, v in defaults.items() if k not in found})
 
 
 def _processor(checkpoint: Checkpoint) -> Hparams:

@@ -53,6 +53,13 @@ class Gemma3nTowers(Projector):
     """Pictures are not normalized: the network does that."""
 
     has_audio = True
+    vision_defaults: ClassVar[Mapping[str, object]] = {"hidden_size": 2048}
+    audio_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 1536,
+        "conf_num_hidden_layers": 12,
+        "conf_num_attention_heads": 8,
+        "input_feat_size": 128,
+    }
     prefixes = (
         "model.vision_tower.",
         "model.embed_vision.",

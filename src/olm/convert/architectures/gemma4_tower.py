@@ -36,7 +36,18 @@ class Gemma4Towers(Projector):
         "model.audio_tower.",
         "model.embed_audio.",
     )
-    names: ClassVar[Mapping[str, str]] = {}
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 12,
+        "patch_size": 16,
+    }
+    audio_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+    }
 
     def read_vision(self, found: Hparams) -> Hparams:
         return found.with_values(image_size=_IMAGE_SIZE)

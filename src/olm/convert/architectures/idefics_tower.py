@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architectures.llama import Llama
-from olm.convert.hparams import Hparams
 from olm.convert.metadata import Metadata
 from olm.convert.projector import Projector
 from olm.convert.registry import register
@@ -15,8 +14,6 @@ from olm.convert.registry import register
 __all__ = ["Idefics3Text", "Idefics3Vision"]
 
 _NAMES: Final = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
-# What published configs of SmolVLM 2 leave out (Transformers, configuration_smolvlm.py).
-_DEFAULTS: Final = {"hidden_size": 1152, "num_attention_heads": 16, "intermediate_size": 3072}
 
 
 @register("VLlama3ForCausalLM", *_NAMES)
@@ -32,12 +29,16 @@ class Idefics3Vision(Projector):
     """SigLIP, whose neighbouring patches are joined before the one matrix of the projector."""
 
     projector_type = "idefics3"
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 1152,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 32,
+        "layer_norm_eps": 1e-6,
+    }
     prefixes = ("model.vision_model.", "model.connector.", "vision_tower.", "vision_model.")
-
-    def read_vision(self, found: Hparams) -> Hparams:
-        if found.get("model_type") != "smolvlm_vision":
-            return found
-        return found.with_values(**_missing(found, _DEFAULTS))
 
     def write_keys(self, meta: Metadata) -> None:
         super().write_keys(meta)
@@ -52,7 +53,3 @@ class Idefics3Vision(Projector):
 
     def forced_type(self, name: str, tensor: RowReader) -> str | None:
         return "F32" if name.startswith("v.patch_embd.") else super().forced_type(name, tensor)
-
-
-def _missing(found: Hparams, defaults: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in defaults.items() if name not in found}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 from olm.checkpoint.types import RowReader
 from olm.convert.architecture import NamedTensor
@@ -20,6 +21,14 @@ class Llama4Vision(Projector):
     """Neighbouring patches are joined before the projector, which is one matrix."""
 
     projector_type = "llama4"
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 768,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 34,
+        "num_attention_heads": 16,
+        "image_size": 448,
+        "patch_size": 14,
+    }
     prefixes = ("multi_modal_projector.", "vision_model.")
 
     def write_keys(self, meta: Metadata) -> None:

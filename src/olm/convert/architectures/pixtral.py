@@ -26,6 +26,15 @@ class Pixtral(Projector):
     """Its rope rotates neighbours; rows of a picture end in a token, whose embedding goes along."""
 
     projector_type = "pixtral"
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 1024,
+        "patch_size": 16,
+        "hidden_act": "gelu",
+    }
     prefixes = (
         "multi_modal_projector.",
         "vision_tower.",

@@ -57,6 +57,14 @@ class Qwen3VlVision(_QwenTower):
     """Some layers' features go past the others, into the first layers of the language model ("deepstack")."""
 
     projector_type = "qwen3vl_merger"
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "patch_size": 16,
+        "depth": 27,
+        "num_heads": 16,
+        "spatial_merge_size": 2,
+    }
     names: ClassVar[Mapping[str, str]] = {
         **FRAME_NAMES,
         "visual.merger.norm": "v.post_ln",
@@ -111,6 +119,12 @@ class Glm4VVision(_QwenTower):
     """RMS norms, a gated feed-forward, and a merger with one more matrix."""
 
     projector_type = "glm4v"
+    vision_defaults: ClassVar[Mapping[str, object]] = {
+        "image_size": 336,
+        "patch_size": 14,
+        "depth": 24,
+        "hidden_act": "silu",
+    }
 
     def write_keys(self, meta: Metadata) -> None:
         super().write_keys(meta)

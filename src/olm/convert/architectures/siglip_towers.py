@@ -20,6 +20,13 @@ __all__ = ["Lfm2VlVision", "Phi4Vision"]
 
 _LFM2_IMAGE: Final = 256  # pictures may have any size; llama.cpp wants one
 _LFM2_PATCH: Final = 16
+_SIGLIP2: Final[Mapping[str, object]] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 16,
+}
 _LAYER: Final = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -28,6 +35,7 @@ class Lfm2VlVision(Projector):
     """The layer whose features are used may be an earlier one than the last."""
 
     projector_type = "lfm2"
+    vision_defaults: ClassVar[Mapping[str, object]] = _SIGLIP2
     prefixes = ("vision_tower.", "multi_modal_projector.")
 
     def read_vision(self, found: Hparams) -> Hparams:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final
 
 from olm.checkpoint.types import RowReader
@@ -15,6 +15,13 @@ from olm.convert.tower_parts import unsqueeze
 
 __all__ = ["AudioFlamingo", "Qwen2Audio", "Qwen2AudioText", "Voxtral"]
 
+_ENCODER: Final[Mapping[str, object]] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "num_mel_bins": 128,
+}
 _QWEN: Final = "Qwen2AudioForConditionalGeneration"
 _FLAMINGO: Final = "AudioFlamingo3ForConditionalGeneration"
 
@@ -29,6 +36,13 @@ class Qwen2Audio(Projector):
     """Biases of convolutions are columns; the kernels stay F16 in every file."""
 
     projector_type = "qwen2a"
+    audio_defaults: ClassVar[Mapping[str, object]] = {
+        "d_model": 1280,
+        "encoder_layers": 32,
+        "encoder_attention_heads": 20,
+        "encoder_ffn_dim": 5120,
+        "num_mel_bins": 128,
+    }
     has_vision = False
     has_audio = True
     prefixes = ("audio_tower.", "audio.multi_modal_projector.")
@@ -59,6 +73,7 @@ class Voxtral(Qwen2Audio):
     """Four steps become one. The language model is in `llava`."""
 
     projector_type = "voxtral"
+    audio_defaults: ClassVar[Mapping[str, object]] = _ENCODER
 
     def write_keys(self, meta: Metadata) -> None:
         super().write_keys(meta)
@@ -70,4 +85,5 @@ class AudioFlamingo(Qwen2Audio):
     """Trained as BF16, so the kernels stay F32."""
 
     projector_type = "musicflamingo"
+    audio_defaults: ClassVar[Mapping[str, object]] = _ENCODER
     kernel_type = "F32"
