@@ -34,56 +34,41 @@ class Qwen2Vl(Architecture):
         return super().keep(name.replace("thinker.", ""))
 
 
-def _write_deepstack(family: Architecture, meta: Metadata) -> None:
-    """How many layers get features of the tower."""
-    hparams = family.hparams
-    outer = hparams.table("thinker_config") if "thinker_config" in hparams else hparams
-    layers = outer.table("vision_config").integers("deepstack_visual_indexes")
-    meta.u32(".n_deepstack_layers", len(layers))
+class _WithTower(Architecture):
+    """Features of the tower are added to the first layers; the models that hear have none, and tokens of their own."""
+
+    def _hears(self) -> bool:
+        return self.hf_name.startswith(("Qwen3ASR", "Qwen3Omni"))
+
+    def write_keys(self, meta: Metadata) -> None:
+        super().write_keys(meta)
+        meta.u32(".n_deepstack_layers", 0 if self._hears() else self._n_deepstack())
+
+    def _n_deepstack(self) -> int:
+        hparams = self.hparams
+        outer = hparams.table("thinker_config") if "thinker_config" in hparams else hparams
+        return len(outer.table("vision_config").integers("deepstack_visual_indexes"))
+
+    def keep(self, name: str) -> str | None:
+        return super().keep(name.replace("thinker.", ""))
+
+    def vocab(self) -> Vocab | None:
+        vocab = super().vocab()
+        return with_special(vocab, _OMNI_SPECIAL) if vocab and self._hears() else vocab
 
 
 @register("Qwen3VLForConditionalGeneration", "Qwen3ASRForConditionalGeneration")
-class Qwen3Vl(Architecture):
-    """Qwen 3 with three-dimensional rope, and features of the tower added to its first layers."""
+class Qwen3Vl(_WithTower):
+    """Qwen 3 with three-dimensional rope."""
 
     gguf_name = "qwen3vl"
 
-    def write_keys(self, meta: Metadata) -> None:
-        super().write_keys(meta)
-        if self.hf_name.startswith("Qwen3ASR"):
-            meta.u32(".n_deepstack_layers", 0)
-        else:
-            _write_deepstack(self, meta)
-
-    def keep(self, name: str) -> str | None:
-        return super().keep(name.replace("thinker.", ""))
-
-    def vocab(self) -> Vocab | None:
-        vocab = super().vocab()
-        is_asr = self.hf_name.startswith("Qwen3ASR")
-        return with_special(vocab, _OMNI_SPECIAL) if vocab and is_asr else vocab
-
 
 @register("Qwen3VLMoeForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration")
-class Qwen3VlMoe(Qwen2Moe):
+class Qwen3VlMoe(_WithTower, Qwen2Moe):
     """With experts, which stand the other way round where they come stacked."""
 
     gguf_name = "qwen3vlmoe"
-
-    def write_keys(self, meta: Metadata) -> None:
-        super().write_keys(meta)
-        if self.hf_name.startswith("Qwen3Omni"):
-            meta.u32(".n_deepstack_layers", 0)
-        else:
-            _write_deepstack(self, meta)
-
-    def keep(self, name: str) -> str | None:
-        return super().keep(name.replace("thinker.", ""))
-
-    def vocab(self) -> Vocab | None:
-        vocab = super().vocab()
-        is_omni = self.hf_name.startswith("Qwen3Omni")
-        return with_special(vocab, _OMNI_SPECIAL) if vocab and is_omni else vocab
 
     def modify(self, name: str, tensor: RowReader) -> Iterable[NamedTensor]:
         stem = name.removesuffix(".weight")
